@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package device
+
+import (
+	"encoding/binary"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Layout of a procs block's head and counters (docs/dmb-format.md, section 3).
+const (
+	blockMagic   = 0x504D5349
+	blockVersion = 1
+
+	offBlockMagic    = 0
+	offBlockVersion  = 4
+	offBlockID       = 8
+	offBlockWord     = 12
+	offBlockState    = 16
+	offBlockEpoch    = 24
+	blockHead        = 32
+	offBlockCounters = 64
+	counterCount     = 65
+)
+
+// A block is the procs block of one process. The device's lock protects it.
+type block struct {
+	process *Process
+	uid     uint32
+	made    time.Time
+
+	mem  *memory // nil: no size and not open
+	size int64   // 0: not set
+	open int     // handles
+
+	last    counters // as they were last accepted
+	lastAt  time.Time
+	liar    string // why its numbers are not accepted any more, empty if they are
+	removed bool
+}
+
+// A BlockHandle is one open of a procs block.
+type BlockHandle struct {
+	block *block
+	look  bool // read-only: keeps nothing alive
+	fd    int
+}
+
+// FD returns the memfd behind the handle, for passthrough. It stays open as long as the handle.
+func (h *BlockHandle) FD() int { return h.fd }
+
+// BlockInfo is a snapshot of a procs block.
+type BlockInfo struct {
+	ID        uint32
+	PID       int
+	UID       uint32
+	Size      int64
+	Populated int64
+	Made      time.Time
+}
+
+// Block describes the procs block with an id. It exists once its process has opened it. ok is false if there is none, or
+// none that is the caller's to see: its own process's, its own principal's, or any if it is privileged.
+func (d *Device) Block(c Caller, id uint32) (info BlockInfo, ok bool) {
+	pid, who, err := c.identify()
+	if err != nil {
+		return BlockInfo{}, false
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	p := d.processes.byID[id]
+	if p == nil || p.block == nil || !d.maySee(p, pid, who) {
+		return BlockInfo{}, false
+	}
+	return p.block.info(), true
+}
+
+// ListBlocks describes the procs blocks that are the caller's to see.
+func (d *Device) ListBlocks(c Caller) ([]BlockInfo, error) {
+	pid, who, err := c.identify()
+	if err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var list []BlockInfo
+	for _, p := range d.processes.byID {
+		if p.block != nil && d.maySee(p, pid, who) {
+			list = append(list, p.block.info())
+		}
+	}
+	return list, nil
+}
+
+func (d *Device) maySee(p *Process, pid int, who Principal) bool {
+	return p.PID == pid || who.mayTouch(p.who) || d.privileged(who)
+}
+
+func (b *block) info() BlockInfo {
+	i := BlockInfo{ID: b.process.ID, PID: b.process.PID, UID: b.uid, Size: b.size, Made: b.made}
+	if b.mem != nil {
+		i.Populated = b.mem.populated()
+	}
+	return i
+}
+
+// CreateBlock makes the procs block of the caller's own process and opens it.
+// Errors: EPERM another process's id, EEXIST it is there already, ENOMEM the memory limits are reached.
+func (d *Device) CreateBlock(c Caller, id uint32) (*BlockHandle, error) {
+	pid, who, err := c.identify()
+	if err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	p := d.processes.byID[id]
+	if p == nil || p.PID != pid || p.exited() {
+		return nil, unix.EPERM
+	}
+	if p.block != nil {
+		return nil, unix.EEXIST
+	}
+	b := &block{process: p, uid: who.UID, made: time.Now()}
+	h, err := b.openOwn(d)
+	if err != nil {
+		return nil, err
+	}
+	p.block = b
+	return h, nil
+}
+
+// OpenBlock opens a procs block: for writing only by its own process, for reading by who may see it.
+// Errors: ENOENT none that the caller may see, EACCES writing by another process, EAGAIN it has no size yet.
+func (d *Device) OpenBlock(c Caller, id uint32, a Access) (*BlockHandle, error) {
+	pid, who, err := c.identify()
+	if err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	p := d.processes.byID[id]
+	if p == nil || p.block == nil || !d.maySee(p, pid, who) {
+		return nil, unix.ENOENT
+	}
+	b := p.block
+	if p.PID == pid {
+		return b.openOwn(d)
+	}
+	if a != ReadOnly {
+		return nil, unix.EACCES
+	}
+	if b.size == 0 {
+		return nil, unix.EAGAIN
+	}
+	fd, err := b.mem.dup()
+	if err != nil {
+		return nil, err
+	}
+	return &BlockHandle{block: b, look: true, fd: fd}, nil
+}
+
+// openOwn opens for the process itself. The lock is held.
+func (b *block) openOwn(d *Device) (*BlockHandle, error) {
+	if err := d.holdMemory(&b.mem, b.uid, maxBlockSize); err != nil {
+		return nil, err
+	}
+	b.open++
+	return &BlockHandle{block: b, fd: b.mem.fd}, nil
+}
+
+// SetBlockSize gives a procs block its size, once, and writes its head.
+// Errors: EPERM not its own process, or it has another size, EINVAL not a multiple of 4096 or 0, EFBIG over 4 MiB, ENOMEM.
+func (d *Device) SetBlockSize(c Caller, id uint32, size int64) error {
+	pid, err := c.process()
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	p := d.processes.byID[id]
+	if p == nil || p.block == nil || p.PID != pid || p.exited() {
+		return unix.EPERM
+	}
+	b := p.block
+	switch {
+	case b.size == size && size != 0:
+		return nil
+	case b.size != 0:
+		return unix.EPERM
+	case size > maxBlockSize:
+		return unix.EFBIG
+	case size <= 0 || size%PageSize != 0:
+		return unix.EINVAL
+	}
+	if err := d.fixMemory(&b.mem, b.uid, size); err != nil {
+		return err
+	}
+	b.size = size
+	b.lastAt = time.Now()
+	return b.writeHead(d)
+}
+
+// CloseBlock closes a handle.
+func (d *Device) CloseBlock(h *BlockHandle) {
+	if h.look {
+		unix.Close(h.fd)
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	b := h.block
+	if b.open--; b.open > 0 {
+		return
+	}
+	if b.removed || b.size == 0 {
+		d.dropMemory(&b.mem)
+	}
+}
+
+// endBlock takes the last numbers of a process that has exited and lets its block go. The lock is held.
+func (d *Device) endBlock(p *Process) {
+	b := p.block
+	if b == nil {
+		return
+	}
+	d.stats.gone(d.readBlock(b))
+	p.block = nil
+	b.removed = true
+	if b.open == 0 {
+		d.dropMemory(&b.mem)
+	}
+}
+
+// writeHead writes the head as the device's state has it. Each word is written by a call of its own, so none is seen half
+// done.
+func (b *block) writeHead(d *Device) error {
+	for _, w := range []struct {
+		off  int64
+		size int
+		v    uint64
+	}{
+		{offBlockMagic, 4, blockMagic},
+		{offBlockVersion, 4, blockVersion},
+		{offBlockID, 4, uint64(b.process.ID)},
+		{offBlockState, 4, uint64(d.state)},
+		{offBlockEpoch, 8, d.epoch},
+	} {
+		var buf [8]byte
+		if w.size == 4 {
+			binary.NativeEndian.PutUint32(buf[:], uint32(w.v))
+		} else {
+			binary.NativeEndian.PutUint64(buf[:], w.v)
+		}
+		if _, err := unix.Pwrite(b.mem.fd, buf[:w.size], w.off); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tell writes the device's state into the block and moves its futex word. The lock is held.
+func (b *block) tell(d *Device) {
+	if b.mem == nil || b.size == 0 {
+		return
+	}
+	err := b.writeHead(d)
+	if err == nil {
+		err = b.mem.signal(offBlockWord)
+	}
+	if err != nil {
+		d.log.Warn("cannot tell a process the device's state", "pid", b.process.PID, "err", err)
+	}
+}

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package device
+
+import (
+	"encoding/binary"
+	"os"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// pageMeasure remembers for a while what a look into the page tables has found, since a look costs up to a millisecond and
+// fstat is what clients call to see whether their peer lives.
+type pageMeasure struct {
+	at   time.Time
+	page int64
+}
+
+const measureAgain = 10 * time.Second
+
+func (p *pageMeasure) of(m *memory, now time.Time) int64 {
+	if p.page == 0 || now.Sub(p.at) > measureAgain {
+		p.page, p.at = pageSizeOf(m), now
+	}
+	return p.page
+}
+
+// pageSizeOf returns the size of the physically contiguous pages (folios) that back most of a populated memory: the largest
+// size such that at least half of the memory lies in folios that large. 4096 if the kernel does not tell.
+func pageSizeOf(m *memory) int64 {
+	mapping, err := unix.Mmap(m.fd, 0, int(m.size), unix.PROT_READ, unix.MAP_SHARED)
+	if err != nil {
+		return PageSize
+	}
+	defer unix.Munmap(mapping)
+	if err := unix.Madvise(mapping, unix.MADV_POPULATE_READ); err != nil {
+		return PageSize
+	}
+	frames, err := framesOf(mapping)
+	if err != nil {
+		return PageSize
+	}
+	flags, err := os.Open("/proc/kpageflags")
+	if err != nil {
+		return PageSize
+	}
+	defer flags.Close()
+	inFolios := make(map[int64]int64) // folio size to bytes in such folios
+	for i := 0; i < len(frames); {
+		n := folioRun(flags, frames[i:])
+		size := int64(n) * PageSize
+		inFolios[size] += size
+		i += n
+	}
+	return weightedMedian(inFolios, m.size)
+}
+
+// folioRun returns how many pages from the first on belong to one folio: in kpageflags a head followed by tails, in
+// physically consecutive frames.
+func folioRun(flags *os.File, frames []uint64) int {
+	const (
+		head, tail = 1 << 15, 1 << 16 // KPF_COMPOUND_HEAD, KPF_COMPOUND_TAIL
+		most       = 512              // pages of a folio that shared memory can have: one PMD
+	)
+	var buf [8 * most]byte
+	flag := func(i int) uint64 { return binary.NativeEndian.Uint64(buf[8*i:]) }
+	if n, _ := flags.ReadAt(buf[:8], int64(frames[0])*8); n < 8 || flag(0)&head == 0 {
+		return 1
+	}
+	n, _ := flags.ReadAt(buf[:8*min(most, len(frames))], int64(frames[0])*8)
+	run := 1
+	for run < n/8 && frames[run] == frames[0]+uint64(run) && flag(run)&tail != 0 {
+		run++
+	}
+	return run
+}
+
+// framesOf returns the physical frame number of each page of a mapping, from /proc/self/pagemap.
+func framesOf(mapping []byte) ([]uint64, error) {
+	f, err := os.Open("/proc/self/pagemap")
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	buf := make([]byte, len(mapping)/PageSize*8)
+	if _, err := f.ReadAt(buf, int64(uintptr(unsafe.Pointer(&mapping[0])))/PageSize*8); err != nil {
+		return nil, err
+	}
+	frames := make([]uint64, len(buf)/8)
+	for i := range frames {
+		frames[i] = binary.NativeEndian.Uint64(buf[8*i:]) & (1<<55 - 1)
+	}
+	return frames, nil
+}
+
+func weightedMedian(bytesIn map[int64]int64, total int64) int64 {
+	var best int64 = PageSize
+	for size := range bytesIn {
+		var atLeast int64
+		for s, n := range bytesIn {
+			if s >= size {
+				atLeast += n
+			}
+		}
+		if 2*atLeast >= total {
+			best = max(best, size)
+		}
+	}
+	return best
+}
