@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tree
+
+import (
+	"fmt"
+	"os"
+	"syscall"
+)
+
+const supported = true
+
+// Mounts returns the ismfs trees among the mounts of this process, in the order in which the kernel lists them, dead ones
+// included. Of several that are stacked on one mount point only the topmost counts, and none counts that a later mount hides.
+func Mounts() ([]Mount, error) {
+	text, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil, fmt.Errorf("looking for ismfs mounts: %w", err)
+	}
+	return parseMountinfo(string(text))
+}
+
+// Alive returns nil if the daemon behind the mount answers, and [ErrDeadMount] if it has gone.
+func (m Mount) Alive() error {
+	// statfs and not stat, which the kernel may answer from its cache after the daemon's death.
+	err := ignoringEINTR(func() error {
+		var st syscall.Statfs_t
+		return syscall.Statfs(m.Point, &st)
+	})
+	if err == nil {
+		return nil
+	}
+	err = &os.PathError{Op: "statfs", Path: m.Point, Err: err}
+	if isDead(err) {
+		return errDead(m.Point, err)
+	}
+	return err
+}
+
+// ignoringEINTR repeats a call that a signal interrupted: Go's own preemption signals interrupt requests to a FUSE daemon.
+func ignoringEINTR(call func() error) error {
+	for {
+		if err := call(); err != syscall.EINTR {
+			return err
+		}
+	}
+}
