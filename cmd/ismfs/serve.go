@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sys/unix"
+
+	"github.com/ismfs/ismfs/device"
+	ismfs "github.com/ismfs/ismfs/fs"
+)
+
+// serve mounts and stays until the tree is unmounted.
+func serve(point string, o *mountOptions) error {
+	ready := readyPipe()
+	log, err := openLog(o, ready != nil)
+	if err != nil {
+		return err
+	}
+	// From before the mount on: a signal in between must not leave a dead mount behind.
+	signals := make(chan os.Signal, 4)
+	signal.Notify(signals, unix.SIGTERM, unix.SIGINT)
+	raiseFileLimit(o.limits.MaxDMBs, log)
+
+	dev, err := device.New(device.Config{
+		GID:      o.deviceGID.GID,
+		DMBType:  device.Type(o.dmbType),
+		DMBCopy:  o.dmbCopy == 1,
+		Limits:   o.limits,
+		AdminUID: o.uid,
+		Log:      log,
+	})
+	if err != nil {
+		return err
+	}
+	defer dev.Close()
+	server, err := ismfs.Mount(point, dev, ismfs.Options{
+		Source: o.source, AllowOther: o.allowOther, UID: o.uid, GID: o.gid, Mode: uint32(o.mode),
+		Version: version, Debug: o.debug, Log: log,
+	})
+	if err != nil {
+		return mountError(err)
+	}
+	log.Info("mounted", "point", point, "gid", dev.LocalGID(), "version", version)
+	if err := tellReady(ready); err != nil {
+		return errors.Join(err, server.Detach())
+	}
+	notifySystemd(daemon.SdNotifyReady, log)
+	return tend(server, dev, signals, log)
+}
+
+// tend waits for the end of the mount, and brings it about when told to.
+func tend(server *ismfs.Server, dev *device.Device, signals <-chan os.Signal, log *slog.Logger) error {
+	select {
+	case <-server.Done():
+		log.Info("unmounted")
+		return nil
+	case s := <-signals:
+		log.Info("nothing new is registered any more; the tree is unmounted when the last leased DMB is gone (a second signal detaches it at once)",
+			"signal", s, "leased", dev.LeasedDMBs())
+	}
+	notifySystemd(daemon.SdNotifyStopping, log)
+	dev.Drain()
+	retry := time.NewTicker(50 * time.Millisecond)
+	defer retry.Stop()
+	busy := false
+	for {
+		// While any DMB is open the kernel itself refuses to unmount, so no connection breaks between a look and the deed.
+		err := server.Unmount()
+		if err != nil && !errors.Is(err, unix.EBUSY) {
+			return err
+		}
+		if err != nil && !busy {
+			busy = true
+			log.Warn("files in the tree are open", "err", err)
+		}
+		select {
+		case <-server.Done():
+			log.Info("unmounted")
+			return nil
+		case <-signals:
+			log.Warn("detaching; programs that have DMBs open keep them", "leased", dev.LeasedDMBs())
+			return server.Detach()
+		case <-retry.C:
+		}
+	}
+}
+
+func notifySystemd(state string, log *slog.Logger) {
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		log.Warn("cannot notify systemd", "err", err)
+	}
+}
+
+// raiseFileLimit makes room for a descriptor per DMB and per process, as far as the hard limit (or root) allows.
+func raiseFileLimit(dmbs int, log *slog.Logger) {
+	want := uint64(2*dmbs + 1024)
+	var lim unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil || lim.Cur >= want {
+		return
+	}
+	err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: want, Max: max(want, lim.Max)})
+	if err != nil {
+		err = unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: min(want, lim.Max), Max: lim.Max})
+	}
+	if err != nil || lim.Max < want {
+		log.Warn("RLIMIT_NOFILE is too low for max_dmbs: registering fails with ENFILE before the table is full",
+			"have", lim.Max, "want", want, "err", err)
+	}
+}
+
+// openLog logs to the file of --log; else to standard error in the foreground and to syslog in the background.
+func openLog(o *mountOptions, background bool) (*slog.Logger, error) {
+	level := slog.LevelInfo
+	if o.debug {
+		level = slog.LevelDebug
+	}
+	opts := &slog.HandlerOptions{Level: level}
+	switch {
+	case o.logFile != "":
+		f, err := os.OpenFile(o.logFile, os.O_WRONLY|os.O_APPEND|os.O_CREATE, 0o640)
+		if err != nil {
+			return nil, fmt.Errorf("--log: %w", err)
+		}
+		return slog.New(slog.NewTextHandler(f, opts)), nil
+	case background:
+		return slog.New(syslogHandler(opts)), nil
+	}
+	return slog.New(slog.NewTextHandler(os.Stderr, opts)), nil
+}

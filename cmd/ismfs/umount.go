@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/ismfs/ismfs/tree"
+)
+
+func newUmountCommand() *cobra.Command {
+	var force bool
+	c := &cobra.Command{
+		Use:     "umount MOUNTPOINT",
+		Aliases: []string{"unmount"},
+		Short:   "Take a tree down",
+		Long: strings.TrimSpace(`
+Unmounts a tree and so ends its device. While DMBs are leased to programs, or files in the tree are open, it refuses and
+says whose they are; --force switches the device off, which aborts every connection, and then unmounts.
+
+To end a device without breaking anything: echo drain > MOUNTPOINT/devices/loopback-ism/active, wait, umount.`),
+		Args: exactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error { return umount(args[0], force) },
+	}
+	c.Flags().BoolVar(&force, "force", false, "abort all connections and unmount in any case")
+	return c
+}
+
+func umount(point string, force bool) error {
+	point, err := resolve(point)
+	if err != nil {
+		return err
+	}
+	m, mounted, err := mountAt(point)
+	if err != nil {
+		return err
+	}
+	if !mounted {
+		return withCode(exitNotMounted, fmt.Errorf("no ismfs is mounted on %s (ismfs info lists what is)", point))
+	}
+	if errors.Is(m.Alive(), unix.ENOTCONN) { // the daemon is dead: what was there has ended already
+		return detach(point)
+	}
+	// The kernel refuses while anything is open: no look beforehand could be as sure.
+	err = unix.Unmount(point, unix.UMOUNT_NOFOLLOW)
+	switch {
+	case err == nil:
+		return nil
+	case !errors.Is(err, unix.EBUSY):
+		return notPermitted(fmt.Errorf("umount of %s: %w", point, err))
+	case force:
+		return forceUmount(point)
+	}
+	return withCode(exitInUse, fmt.Errorf("%s is in use:\n%s--force ends them; echo drain > %s/devices/loopback-ism/active lets them end by themselves",
+		point, users(point), point))
+}
+
+func detach(point string) error {
+	if err := unix.Unmount(point, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+		return notPermitted(fmt.Errorf("umount of %s: %w", point, err))
+	}
+	return nil
+}
+
+// forceUmount switches the device off and gives programs a moment to let go before it detaches the tree.
+func forceUmount(point string) error {
+	d, err := tree.Find(point)
+	if err == nil {
+		err = d.SetActive(tree.Inactive)
+	}
+	if err != nil {
+		return notPermitted(err)
+	}
+	const patience, step = time.Second, 20 * time.Millisecond
+	for waited := time.Duration(0); waited < patience; waited += step {
+		if unix.Unmount(point, unix.UMOUNT_NOFOLLOW) == nil {
+			return nil
+		}
+		time.Sleep(step)
+	}
+	return detach(point)
+}
+
+// users lists what keeps a tree in use, a line each: leased DMBs as the device knows them, then processes with other files
+// or their working directory in it, as far as /proc shows them.
+func users(point string) string {
+	var b strings.Builder
+	if d, err := tree.Find(point); err == nil {
+		for _, line := range leases(d) {
+			fmt.Fprintf(&b, "  %s\n", line)
+		}
+	}
+	for _, line := range openers(point) {
+		fmt.Fprintf(&b, "  %s\n", line)
+	}
+	if b.Len() == 0 {
+		return "  by programs that this user cannot see\n"
+	}
+	return b.String()
+}
+
+// leases describes the leased DMBs that the caller may see.
+func leases(d *tree.Device) []string {
+	tokens, err := d.DMBs()
+	if err != nil {
+		return []string{err.Error()}
+	}
+	pids := make(map[uint32]int)
+	if stats, err := d.Stats(); err == nil {
+		for _, p := range stats.Device.Processes {
+			pids[p.ID] = p.PID
+		}
+	}
+	var lines []string
+	for _, token := range tokens {
+		var st unix.Stat_t
+		if err := unix.Stat(filepath.Join(d.Dir(), "dmbs", token), &st); err != nil {
+			continue // gone meanwhile
+		}
+		owner := uint32(st.Ino >> 32)
+		if owner == 0 {
+			continue // made from a shell: it is in nobody's way
+		}
+		peer := "no peer"
+		if st.Nlink > 1 {
+			peer = "a peer attached"
+		}
+		lines = append(lines, fmt.Sprintf("DMB %s, %d bytes, of pid %d, uid %d, %s", token, st.Size, pids[owner], st.Uid, peer))
+	}
+	return lines
+}
+
+// openers finds processes with a file, directory or working directory open in the tree, other than DMBs.
+func openers(point string) []string {
+	processes, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		return nil
+	}
+	var lines []string
+	for _, dir := range processes {
+		pid, err := strconv.Atoi(filepath.Base(dir))
+		if err != nil || pid == os.Getpid() {
+			continue
+		}
+		links := []string{dir + "/cwd", dir + "/root"}
+		if fds, err := filepath.Glob(dir + "/fd/*"); err == nil {
+			links = append(links, fds...)
+		}
+		for _, link := range links {
+			target, err := os.Readlink(link)
+			if err != nil || target != point && !strings.HasPrefix(target, point+"/") || strings.Contains(target, "/dmbs/") {
+				continue
+			}
+			lines = append(lines, fmt.Sprintf("pid %d has %s open", pid, target))
+		}
+	}
+	return lines
+}
