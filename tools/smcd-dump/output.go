@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"encoding/json"
+	"io"
+)
+
+// writeJSON writes v as the one member of an object, under the name of the object that was asked for.
+func writeJSON(w io.Writer, name string, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	return enc.Encode(map[string]any{name: v})
+}
