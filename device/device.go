@@ -33,6 +33,18 @@ const (
 	Draining // nothing new, what lives goes on
 )
 
+func (s State) String() string {
+	switch s {
+	case Inactive:
+		return "inactive"
+	case Active:
+		return "active"
+	case Draining:
+		return "draining"
+	}
+	return fmt.Sprintf("State(%d)", uint32(s))
+}
+
 // Config is what a device starts with.
 type Config struct {
 	GID      GID // zero: drawn at random

@@ -32,10 +32,9 @@ type deviceStats struct {
 // showStats is `smcd stats json` and, beside its "SMCD" object, how the device stands.
 func (t *tree) showStats(c device.Caller) (string, error) {
 	s := t.dev.Statistics(c)
-	state := map[device.State]string{device.Inactive: "inactive", device.Active: "active", device.Draining: "draining"}
 	dev, err := json.Marshal(deviceStats{
 		Version: t.opts.Version, PID: os.Getpid(), UptimeSeconds: int64(time.Since(s.Started).Seconds()),
-		State: state[s.State], Epoch: s.Epoch, DMBs: s.DMBs, Bytes: s.Bytes,
+		State: s.State.String(), Epoch: s.Epoch, DMBs: s.DMBs, Bytes: s.Bytes,
 		MaxDMBs: s.Limits.MaxDMBs, MaxDMBsPerUID: s.Limits.MaxDMBsPerUID, MaxDMBSize: s.Limits.MaxDMBSize,
 		MaxBytes: s.Limits.MaxBytes, MaxBytesPerUID: s.Limits.MaxBytesPerUID,
 		// Lists, not null, where there is nothing.

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package tests drives the built binaries as a user would: on real mounts, from separate processes, under other uids and in
+// other namespaces. Nothing here uses the daemon's packages.
+package tests
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+// bin is the directory of the built commands.
+var bin string
+
+func TestMain(m *testing.M) {
+	if os.Getenv(clientVariable) != "" {
+		runClient()
+		return
+	}
+	os.Exit(runTests(m))
+}
+
+func runTests(m *testing.M) int {
+	if err := missing(); err != nil {
+		if os.Getenv("CI") != "" {
+			fmt.Fprintln(os.Stderr, "tests: CI must have it:", err)
+			return 1
+		}
+		fmt.Fprintln(os.Stderr, "tests: skipped:", err)
+		return 0
+	}
+	dir, err := os.MkdirTemp("", "ismfs-tests-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	if err := os.Chmod(dir, 0o755); err != nil { // clients of other uids come here too
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	bin = dir
+	args := []string{"build", "-o", bin + string(filepath.Separator)}
+	if raceEnabled {
+		args = append(args, "-race")
+	}
+	build := exec.Command("go", append(args, "../cmd/ismfs", "../tools/smcd-dump")...)
+	build.Stderr = os.Stderr
+	if err := build.Run(); err != nil {
+		fmt.Fprintln(os.Stderr, "tests: building the commands:", err)
+		return 1
+	}
+	return m.Run()
+}
+
+// missing says what these tests need and this machine does not have.
+func missing() error {
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("mounting needs root")
+	}
+	f, err := os.OpenFile("/dev/fuse", os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
