@@ -6,6 +6,8 @@ import (
 	"bytes"
 	"encoding/json"
 	"os"
+	"runtime"
+	"runtime/metrics"
 	"time"
 
 	"github.com/ismfs/ismfs/device"
@@ -16,6 +18,8 @@ type deviceStats struct {
 	Version        string               `json:"version"`
 	PID            int                  `json:"pid"`
 	UptimeSeconds  int64                `json:"uptime_seconds"`
+	Goroutines     int                  `json:"goroutines"`
+	HeapLiveBytes  uint64               `json:"heap_live_bytes"`
 	State          string               `json:"state"`
 	Epoch          uint64               `json:"epoch"`
 	DMBs           int                  `json:"dmbs"`
@@ -34,6 +38,7 @@ func (t *tree) showStats(c device.Caller) (string, error) {
 	s := t.dev.Statistics(c)
 	dev, err := json.Marshal(deviceStats{
 		Version: t.opts.Version, PID: os.Getpid(), UptimeSeconds: int64(time.Since(s.Started).Seconds()),
+		Goroutines: runtime.NumGoroutine(), HeapLiveBytes: heapLive(),
 		State: s.State.String(), Epoch: s.Epoch, DMBs: s.DMBs, Bytes: s.Bytes,
 		MaxDMBs: s.Limits.MaxDMBs, MaxDMBsPerUID: s.Limits.MaxDMBsPerUID, MaxDMBSize: s.Limits.MaxDMBSize,
 		MaxBytes: s.Limits.MaxBytes, MaxBytesPerUID: s.Limits.MaxBytesPerUID,
@@ -49,6 +54,16 @@ func (t *tree) showStats(c device.Caller) (string, error) {
 		return "", err
 	}
 	return `{"SMCD":` + smcd + `,"device":` + string(dev) + "}\n", nil
+}
+
+// heapLive returns the bytes of live objects that the last garbage collection found.
+func heapLive() uint64 {
+	sample := []metrics.Sample{{Name: "/gc/heap/live:bytes"}}
+	metrics.Read(sample)
+	if sample[0].Value.Kind() != metrics.KindUint64 {
+		return 0
+	}
+	return sample[0].Value.Uint64()
 }
 
 // orderedObject keeps the counters in smcd's order, which encoding/json would sort.

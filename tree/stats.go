@@ -18,11 +18,13 @@ type Stats struct {
 
 // DeviceStats describes the device and its daemon. Sizes are in bytes.
 type DeviceStats struct {
-	Version       string `json:"version"`        // of the daemon
-	PID           int    `json:"pid"`            // of the daemon, in its own pid namespace
-	UptimeSeconds int64  `json:"uptime_seconds"` // since the mount
-	State         string `json:"state"`          // active, inactive or draining
-	Epoch         uint64 `json:"epoch"`          // changes when the device is switched off or on
+	Version       string `json:"version"`         // of the daemon
+	PID           int    `json:"pid"`             // of the daemon, in its own pid namespace
+	UptimeSeconds int64  `json:"uptime_seconds"`  // since the mount
+	Goroutines    int    `json:"goroutines"`      // of the daemon
+	HeapLiveBytes uint64 `json:"heap_live_bytes"` // of the daemon, as its last garbage collection found them
+	State         string `json:"state"`           // active, inactive or draining
+	Epoch         uint64 `json:"epoch"`           // changes when the device is switched off or on
 
 	MaxDMBs        uint64 `json:"max_dmbs"`
 	MaxDMBSize     uint64 `json:"max_dmb_size"`
