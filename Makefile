@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# setup    install what building and testing need (Debian packages; root or sudo)
+# build    all programs and libraries into bin/
+# demo     what it is for, in half a minute, on a temporary mount
+# test     lint, then every test, on real mounts (root or sudo)
+# race     the Go tests under the race detector
+# soak     the long versions of the tests
+# bench    the figures of docs/performance.md
+# install  into $(DESTDIR)$(PREFIX)
+
+PREFIX  ?= /usr/local
+DESTDIR ?=
+GO      ?= go
+PYTHON  ?= python3
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+SUDO    := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+GOFLAGS_VERSION = -trimpath -ldflags '-X main.version=$(VERSION)'
+SOAK    ?= 60s
+
+PROGRAMS = ismfs smcd-dump
+PACKAGES = gcc libc6-dev make git python3 iproute2 util-linux kmod
+
+.PHONY: all setup build clients install demo test test-go race soak lint bench clean
+
+all: build
+
+setup:
+	@missing=; for p in $(PACKAGES); do \
+	    dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends $$missing; fi
+	@$(GO) version >/dev/null || { echo "setup: Go is missing: see https://go.dev/doc/install" >&2; exit 1; }
+	$(GO) mod download
+	@[ -e /dev/fuse ] || $(SUDO) modprobe fuse || echo "setup: /dev/fuse is missing; ismfs doctor tells more" >&2
+
+build: clients
+	CGO_ENABLED=0 $(GO) build $(GOFLAGS_VERSION) -o bin/ ./cmd/ismfs ./tools/smcd-dump
+
+clients:
+	$(MAKE) --no-print-directory -C clients/c
+
+demo: setup build
+	$(SUDO) demo/run.sh
+
+test: setup lint build test-go
+	$(MAKE) --no-print-directory -C clients test
+
+# The tests mount, and make users and namespaces: as root, but built by who calls make. -count=1 since the machine is part
+# of what is tested.
+TEST_ENV = ISMFS_TEST_BIN=$(CURDIR)/bin/test$(RACE)
+ifneq ($(SUDO),)
+AS_ROOT  = -exec 'sudo --preserve-env=ISMFS_TEST_BIN,ISMFS_SOAK,CI,GOMAXPROCS'
+endif
+
+test-go:
+	$(GO) build $(RACE) -o bin/test$(RACE)/ ./cmd/ismfs ./tools/smcd-dump
+	$(TEST_ENV) $(GO) test -count=1 $(RACE) $(AS_ROOT) $(TEST_ARGS)
+
+TEST_ARGS ?= ./...
+
+race:
+	$(MAKE) --no-print-directory test-go RACE=-race
+
+soak: build
+	ISMFS_SOAK=$(SOAK) $(MAKE) --no-print-directory test-go TEST_ARGS='-timeout 60m -v -run Churn ./tests'
+
+lint:
+	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "not formatted: $$unformatted" >&2; exit 1; }
+	$(GO) vet ./...
+	$(GO) mod tidy -diff
+	@for target in darwin/arm64 windows/amd64 linux/arm64; do \
+	    echo "vet ./tree for $$target"; \
+	    CGO_ENABLED=0 GOOS=$${target%/*} GOARCH=$${target#*/} $(GO) vet ./tree || exit 1; done
+
+bench: setup build
+	$(SUDO) bench/run.sh
+
+install: build
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include $(DESTDIR)/sbin \
+	    $(DESTDIR)$(PREFIX)/share/man/man8 $(DESTDIR)$(PREFIX)/share/ismfs $(DESTDIR)/etc/systemd/system
+	install -m 755 $(PROGRAMS:%=bin/%) $(DESTDIR)$(PREFIX)/bin/
+	ln -sf $(PREFIX)/bin/ismfs $(DESTDIR)/sbin/mount.ismfs
+	ln -sf $(PREFIX)/bin/ismfs $(DESTDIR)/sbin/mount.fuse.ismfs
+	install -m 644 bin/libismfs.a $(DESTDIR)$(PREFIX)/lib/
+	install -m 644 clients/c/ismfs.h $(DESTDIR)$(PREFIX)/include/
+	install -m 644 clients/python/ismfs.py $(DESTDIR)$(PREFIX)/share/ismfs/
+	install -m 644 docs/man/*.8 $(DESTDIR)$(PREFIX)/share/man/man8/
+	sed 's|/usr/local|$(PREFIX)|g' deploy/ismfs.service > $(DESTDIR)/etc/systemd/system/ismfs.service
+
+clean:
+	rm -rf bin
+	$(MAKE) --no-print-directory -C clients/c clean
