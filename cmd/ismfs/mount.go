@@ -126,6 +126,25 @@ func clearMounts(point string, replace bool) error {
 	}
 }
 
+// lockMountPoint keeps two mounts from being put on one point at once: who has looked and found nothing there holds the lock
+// until its own mount is there to be found.
+func lockMountPoint(point string) (unlock func(), err error) {
+	dir, err := os.Open(point)
+	if err != nil {
+		return nil, withCode(exitMountPoint, fmt.Errorf("mount point: %w", err))
+	}
+	unlock = func() { dir.Close() }
+	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		unlock()
+		return nil, withCode(exitInUse, fmt.Errorf("another ismfs mount is at work on %s: %w", point, err))
+	}
+	if _, mounted, err := mountAt(point); err != nil || mounted {
+		unlock()
+		return nil, errors.Join(err, withCode(exitInUse, fmt.Errorf("an ismfs has just been mounted on %s", point)))
+	}
+	return unlock, nil
+}
+
 // mountAt returns the ismfs mount on top of a path.
 func mountAt(point string) (m tree.Mount, mounted bool, err error) {
 	mounts, err := tree.Mounts()

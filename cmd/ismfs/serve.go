@@ -41,10 +41,15 @@ func serve(point string, o *mountOptions) error {
 		return err
 	}
 	defer dev.Close()
+	unlock, err := lockMountPoint(point)
+	if err != nil {
+		return err
+	}
 	server, err := ismfs.Mount(point, dev, ismfs.Options{
 		Source: o.source, AllowOther: o.allowOther, UID: o.uid, GID: o.gid, Mode: uint32(o.mode),
 		Version: version, Debug: o.debug, Log: log,
 	})
+	unlock()
 	if err != nil {
 		return mountError(err)
 	}
