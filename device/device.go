@@ -11,10 +11,9 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-)
 
-// CHID is the loopback device's channel id (SMC_LO_RESERVED_CHID).
-const CHID = 0xffff
+	"github.com/ismfs/ismfs/smc"
+)
 
 // Type is the kind of memory that DMBs get, the values of dmb_type.
 type Type int
@@ -47,7 +46,7 @@ func (s State) String() string {
 
 // Config is what a device starts with.
 type Config struct {
-	GID      GID // zero: drawn at random
+	GID      smc.GID // zero: drawn at random
 	DMBType  Type
 	DMBCopy  bool
 	Limits   Limits
@@ -57,7 +56,7 @@ type Config struct {
 
 // A Device is one loopback-ism device. All its methods may be called at once from many goroutines.
 type Device struct {
-	gid      GID
+	gid      smc.GID
 	adminUID uint32
 	self     Principal // the daemon's own
 	started  time.Time
@@ -82,7 +81,7 @@ type Device struct {
 
 // New makes an active device.
 func New(cfg Config) (*Device, error) {
-	if cfg.GID == (GID{}) {
+	if cfg.GID == (smc.GID{}) {
 		cfg.GID = NewGID()
 	}
 	if cfg.Log == nil {

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ismfs/ismfs/smc"
 )
 
 // self is this test as a caller.
@@ -234,7 +236,7 @@ func TestKernelOperations(t *testing.T) {
 	}
 	for name, err := range map[string]error{
 		"add_vlan_id": d.AddVLANID(1), "del_vlan_id": d.DelVLANID(1), "set_vlan_required": d.SetVLANRequired(),
-		"reset_vlan_required": d.ResetVLANRequired(), "signal_event": d.SignalEvent(GID{}, 0, 0, 0),
+		"reset_vlan_required": d.ResetVLANRequired(), "signal_event": d.SignalEvent(smc.GID{}, 0, 0, 0),
 	} {
 		wantErrno(t, name, err, unix.EOPNOTSUPP)
 	}

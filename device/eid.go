@@ -3,19 +3,19 @@
 package device
 
 import (
+	"fmt"
 	"slices"
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ismfs/ismfs/smc"
 )
 
 const (
 	// DefaultUEID is the user EID that a device starts with, so that two programs find a common one without set-up (the
 	// kernel starts with none, and every connection falls back until somebody adds one).
 	DefaultUEID = "ISMFS-DEFAULT-UEID"
-
-	maxUEIDs = 4  // SMC_MAX_UEID
-	eidLen   = 32 // SMC_MAX_EID_LEN
 )
 
 // ueidTable is the device's table of user EIDs (net/smc/smc_clc.c, smc_clc_ueid_add and its neighbours).
@@ -24,33 +24,27 @@ type ueidTable struct {
 	ueids []string
 }
 
-// validUEID applies the kernel's rules (smc_clc_ueid_valid): 1 to 32 of A-Z, 0-9, dot and hyphen, the first a letter or a
-// digit.
-func validUEID(s string) bool {
-	if len(s) == 0 || len(s) > eidLen || s[0] == '-' || s[0] == '.' {
-		return false
+// parseUEID applies the kernel's rules (smc_clc_ueid_valid): 1 to 32 of A-Z, 0-9, dot and hyphen, the first a letter or a digit.
+func parseUEID(name string) (string, error) {
+	e, err := smc.ParseEID(name)
+	if err != nil {
+		return "", fmt.Errorf("%w: %w", unix.EINVAL, err)
 	}
-	for i := range len(s) {
-		switch c := s[i]; {
-		case 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '.':
-		default:
-			return false
-		}
-	}
-	return true
+	return e.String(), nil
 }
 
 // add adds a user EID. Errors: EINVAL a malformed name, EEXIST already there, ERANGE four are there.
 func (t *ueidTable) add(name string) error {
-	if !validUEID(name) {
-		return unix.EINVAL
+	name, err := parseUEID(name)
+	if err != nil {
+		return err
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if slices.Contains(t.ueids, name) {
 		return unix.EEXIST
 	}
-	if len(t.ueids) == maxUEIDs {
+	if len(t.ueids) == smc.MaxUEIDs {
 		return unix.ERANGE
 	}
 	t.ueids = append(t.ueids, name)
@@ -59,8 +53,9 @@ func (t *ueidTable) add(name string) error {
 
 // remove removes a user EID. Errors: EINVAL a malformed name, ENOENT not there.
 func (t *ueidTable) remove(name string) error {
-	if !validUEID(name) {
-		return unix.EINVAL
+	name, err := parseUEID(name)
+	if err != nil {
+		return err
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()

@@ -2,18 +2,22 @@
 
 package device
 
-import "golang.org/x/sys/unix"
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/ismfs/ismfs/smc"
+)
 
 // The kernel's remaining device operations (struct smcd_ops; net/smc/smc_loopback.c, lo_ops).
 
 // LocalGID is get_local_gid.
-func (d *Device) LocalGID() GID { return d.gid }
+func (d *Device) LocalGID() smc.GID { return d.gid }
 
 // GetCHID is get_chid.
-func (d *Device) GetCHID() uint16 { return CHID }
+func (d *Device) GetCHID() uint16 { return smc.CHIDLoopback }
 
 // QueryRemoteGID is query_remote_gid: a loopback device reaches nobody but itself. Error: ENETUNREACH.
-func (d *Device) QueryRemoteGID(g GID) error {
+func (d *Device) QueryRemoteGID(g smc.GID) error {
 	if g != d.gid {
 		return unix.ENETUNREACH
 	}
@@ -42,4 +46,4 @@ func (d *Device) SetVLANRequired() error { return unix.EOPNOTSUPP }
 func (d *Device) ResetVLANRequired() error { return unix.EOPNOTSUPP }
 
 // SignalEvent is signal_event.
-func (d *Device) SignalEvent(GID, uint32, uint32, uint64) error { return unix.EOPNOTSUPP }
+func (d *Device) SignalEvent(smc.GID, uint32, uint32, uint64) error { return unix.EOPNOTSUPP }

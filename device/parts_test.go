@@ -3,10 +3,13 @@
 package device
 
 import (
+	"errors"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ismfs/ismfs/smc"
 )
 
 func TestToken(t *testing.T) {
@@ -55,7 +58,7 @@ func TestUEIDs(t *testing.T) {
 		{"A B", unix.EINVAL}, {"A\nB", unix.EINVAL}, {"123456789012345678901234567890123", unix.EINVAL},
 		{"12345678901234567890123456789012", nil}, {"0-.Z", nil}, {"FIFTH", unix.ERANGE},
 	} {
-		if err := table.add(c.name); err != c.want {
+		if err := table.add(c.name); !errors.Is(err, c.want) {
 			t.Errorf("add %q: %v, want %v", c.name, err, c.want)
 		}
 	}
@@ -63,27 +66,19 @@ func TestUEIDs(t *testing.T) {
 		name string
 		want error
 	}{{DefaultUEID, nil}, {DefaultUEID, unix.ENOENT}, {"lower", unix.EINVAL}} {
-		if err := table.remove(c.name); err != c.want {
+		if err := table.remove(c.name); !errors.Is(err, c.want) {
 			t.Errorf("remove %q: %v, want %v", c.name, err, c.want)
 		}
 	}
 }
 
-func TestGID(t *testing.T) {
+func TestNewGID(t *testing.T) {
 	g := NewGID()
-	if got, err := ParseGID(g.String()); err != nil || got != g {
+	if got, err := smc.ParseGID(g.String()); err != nil || got != g {
 		t.Errorf("%v parses as %v, %v", g, got, err)
 	}
-	if s := g.String(); s[14] != '4' {
-		t.Errorf("%s is no version 4 UUID", s)
-	}
-	for _, s := range []string{
-		"", "00000000-0000-0000-0000-000000000000", "0000000-00000-0000-0000-000000000001",
-		"g0000000-0000-0000-0000-000000000001", g.String() + "0", "00000000000000000000000000000001----",
-	} {
-		if _, err := ParseGID(s); err == nil {
-			t.Errorf("%q is taken for a GID", s)
-		}
+	if s := g.String(); s[14] != '4' || NewGID() == g {
+		t.Errorf("%s is no random UUID of version 4", s)
 	}
 }
 

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ismfs/ismfs/device"
+	"github.com/ismfs/ismfs/smc"
 )
 
 // mountOptions are what `ismfs mount` can be told, by flags or by the same names in -o.
@@ -163,19 +165,21 @@ func (m *octal) Set(v string) error {
 }
 
 // gidValue is a device GID as a flag.
-type gidValue struct{ device.GID }
+type gidValue struct{ smc.GID }
 
 func (g *gidValue) Type() string { return "uuid" }
 
 func (g *gidValue) String() string {
-	if g.GID == (device.GID{}) {
+	if g.GID == (smc.GID{}) {
 		return ""
 	}
 	return g.GID.String()
 }
 
 func (g *gidValue) Set(v string) (err error) {
-	g.GID, err = device.ParseGID(v)
+	if g.GID, err = smc.ParseGID(v); err == nil && g.GID == (smc.GID{}) {
+		err = errors.New("the zero GID names no device")
+	}
 	return err
 }
 
