@@ -95,7 +95,7 @@ func (d *Device) ListBlocks(c Caller) ([]BlockInfo, error) {
 }
 
 func (d *Device) maySee(p *Process, pid int, who Principal) bool {
-	return p.PID == pid || who.mayTouch(p.who) || d.privileged(who)
+	return p.PID == pid || d.privileged(who) || p.belongsTo(who)
 }
 
 func (b *block) info() BlockInfo {
@@ -109,7 +109,7 @@ func (b *block) info() BlockInfo {
 // CreateBlock makes the procs block of the caller's own process and opens it.
 // Errors: EPERM another process's id, EEXIST it is there already, ENOMEM the memory limits are reached.
 func (d *Device) CreateBlock(c Caller, id uint32) (*BlockHandle, error) {
-	pid, who, err := c.identify()
+	pid, err := c.process()
 	if err != nil {
 		return nil, err
 	}
@@ -122,7 +122,7 @@ func (d *Device) CreateBlock(c Caller, id uint32) (*BlockHandle, error) {
 	if p.block != nil {
 		return nil, unix.EEXIST
 	}
-	b := &block{process: p, uid: who.UID, made: time.Now()}
+	b := &block{process: p, uid: c.UID, made: time.Now()}
 	h, err := b.openOwn(d)
 	if err != nil {
 		return nil, err

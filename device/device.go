@@ -152,13 +152,27 @@ func (d *Device) ListDMBs(c Caller) ([]*DMB, error) {
 	all := d.privileged(who)
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	owners := make(map[*Process]bool) // looked up once each: a process can have thousands of DMBs
 	var list []*DMB
 	for _, m := range d.dmbs {
-		if all || who.mayTouch(m.who) {
+		if all || m.belongsToOneOf(owners, who) {
 			list = append(list, m)
 		}
 	}
 	return list, nil
+}
+
+// belongsToOneOf is belongsTo with a memory of the processes that have been looked up. The lock is held.
+func (m *DMB) belongsToOneOf(owners map[*Process]bool, who Principal) bool {
+	if !m.Leased {
+		return m.belongsTo(who)
+	}
+	own, known := owners[m.process]
+	if !known {
+		own = m.belongsTo(who)
+		owners[m.process] = own
+	}
+	return own
 }
 
 // CheckPrivileged returns EPERM unless the caller may turn knobs and see everything.

@@ -19,6 +19,10 @@ type memory struct {
 	uid  uint32 // who is charged
 	size int64  // final size, 0 while it is open
 	held int64  // bytes charged: the reservation, then the size
+
+	// firstPage is mapped when a word in it is first signalled, and stays so: a mapping that comes and goes costs an
+	// interrupt of the daemon's other threads each time.
+	firstPage []byte
 }
 
 // newMemory makes a memfd of n bytes that can only shrink. It allocates no pages.
@@ -73,6 +77,9 @@ func (m *memory) dup() (int, error) {
 // free gives the pages back even where somebody kept a mapping after closing its handle: such a mapping reads zeros from
 // then on, and what it touches is charged to its own process.
 func (m *memory) free() error {
+	if m.firstPage != nil {
+		unix.Munmap(m.firstPage)
+	}
 	err := unix.Fallocate(m.fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 0, m.held)
 	if cerr := unix.Close(m.fd); err == nil {
 		err = cerr

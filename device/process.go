@@ -2,28 +2,13 @@
 
 package device
 
-// processOf returns the record of the process that the caller belongs to, a new one if need be. The lock is held.
-func (d *Device) processOf(c Caller, who Principal) (*Process, error) {
-	pid, err := c.process()
-	if err != nil {
-		return nil, err
-	}
+// processOf returns the record of the process that the caller belongs to and whose pid has been looked up, a new one if need
+// be. The lock is held.
+func (d *Device) processOf(c Caller, pid int) (*Process, error) {
 	if p := d.processes.find(pid); p != nil {
 		return p, nil
 	}
-	return d.processes.add(pid, who)
-}
-
-// processByPID is processOf for an operation that needs the principal only when the process is new. The lock is held.
-func (d *Device) processByPID(c Caller, pid int) (*Process, error) {
-	if p := d.processes.find(pid); p != nil {
-		return p, nil
-	}
-	who, err := c.principal()
-	if err != nil {
-		return nil, err
-	}
-	return d.processes.add(pid, who)
+	return d.processes.add(pid, c.UID)
 }
 
 // ProcessID returns this device's id of the process that the caller belongs to: a number that no other process of the
@@ -35,7 +20,7 @@ func (d *Device) ProcessID(c Caller) (uint32, error) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	p, err := d.processByPID(c, pid)
+	p, err := d.processOf(c, pid)
 	if err != nil {
 		return 0, err
 	}

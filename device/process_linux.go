@@ -15,7 +15,7 @@ type Process struct {
 	PID int    // in the daemon's pid namespace
 
 	pidfd int
-	who   Principal // at the time when it was first seen
+	uid   uint32 // when it was first seen
 
 	// The device's lock protects what follows.
 	gone  bool
@@ -84,13 +84,32 @@ func (p *Process) exited() bool {
 	return err == nil && n == 1
 }
 
+// principal looks up in whose name the process acts now. The lock is held.
+func (p *Process) principal() (Principal, error) {
+	uid, err := p.fsuid()
+	if err != nil {
+		return Principal{}, err
+	}
+	who, err := Caller{UID: uid, TID: uint32(p.PID)}.principal()
+	if err == nil && p.exited() { // else the pid may have been somebody else's by now
+		err = unix.ESRCH
+	}
+	return who, err
+}
+
+// belongsTo reports whether the process is a principal's own: whether that one could ptrace it now. The lock is held.
+func (p *Process) belongsTo(who Principal) bool {
+	owner, err := p.principal()
+	return err == nil && who.mayTouch(owner)
+}
+
 // add makes a record of a process. The caller of the operation at hand is one of its threads, so the pid is its own.
-func (t *processTable) add(pid int, who Principal) (*Process, error) {
+func (t *processTable) add(pid int, uid uint32) (*Process, error) {
 	pidfd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return nil, fmt.Errorf("pidfd_open of process %d: %w", pid, err)
 	}
-	p := &Process{ID: t.nextID(), PID: pid, pidfd: pidfd, who: who, dmbs: make(map[*DMB]struct{})}
+	p := &Process{ID: t.nextID(), PID: pid, pidfd: pidfd, uid: uid, dmbs: make(map[*DMB]struct{})}
 	ev := unix.EpollEvent{Events: unix.EPOLLIN, Fd: int32(p.ID)}
 	if err := unix.EpollCtl(t.epfd, unix.EPOLL_CTL_ADD, pidfd, &ev); err != nil {
 		unix.Close(pidfd)

@@ -21,12 +21,14 @@ const (
 // addition: where the page has been punched out and cannot be had again the answer is EFAULT, while a store by the daemon
 // itself would be SIGBUS and its end.
 func (m *memory) signal(off uintptr) error {
-	page, err := unix.Mmap(m.fd, 0, PageSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
-	if err != nil {
-		return fmt.Errorf("mmap of a memfd: %w", err)
+	if m.firstPage == nil {
+		page, err := unix.Mmap(m.fd, 0, PageSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+		if err != nil {
+			return fmt.Errorf("mmap of a memfd: %w", err)
+		}
+		m.firstPage = page
 	}
-	defer unix.Munmap(page)
-	word := uintptr(unsafe.Pointer(&page[off]))
+	word := uintptr(unsafe.Pointer(&m.firstPage[off]))
 	_, _, errno := unix.Syscall6(unix.SYS_FUTEX, word, futexWakeOp, math.MaxInt32, 0, word, futexAddOne)
 	if errno != 0 {
 		return fmt.Errorf("futex: %w", errno)

@@ -188,7 +188,7 @@ func (d *Device) Statistics(c Caller) Stats {
 	}
 	for _, p := range d.processes.byID {
 		if known && d.maySee(p, pid, who) {
-			s.Processes = append(s.Processes, ProcessInfo{ID: p.ID, PID: p.PID, UID: p.who.UID, DMBs: len(p.dmbs)})
+			s.Processes = append(s.Processes, ProcessInfo{ID: p.ID, PID: p.PID, UID: p.uid, DMBs: len(p.dmbs)})
 		}
 	}
 	slices.SortFunc(s.Processes, func(a, b ProcessInfo) int { return cmp.Compare(a.ID, b.ID) })

@@ -77,17 +77,31 @@ func parseBool(s string) (value, ok bool) {
 	return false, false
 }
 
+// parseUint reads a number as the kernel's kstrtouint does with base 0: decimal, octal after 0, hexadecimal after 0x, and
+// none of Go's own forms.
+func parseUint(s string) (value uint64, ok bool) {
+	s = strings.ToLower(strings.TrimPrefix(s, "+"))
+	base := 10
+	if hex, is := strings.CutPrefix(s, "0x"); is {
+		s, base = hex, 16
+	} else if len(s) > 1 && s[0] == '0' {
+		base = 8
+	}
+	value, err := strconv.ParseUint(s, base, 32)
+	return value, err == nil
+}
+
 func (t *tree) storeType(c device.Caller, v string) error {
-	n, err := strconv.ParseUint(v, 0, 32)
-	if err != nil {
+	n, ok := parseUint(v)
+	if !ok {
 		return unix.EINVAL
 	}
 	return t.dev.SetDMBType(c, device.Type(n))
 }
 
 func (t *tree) storeCopy(c device.Caller, v string) error {
-	n, err := strconv.ParseUint(v, 0, 32)
-	if err != nil || n > 1 {
+	n, ok := parseUint(v)
+	if !ok || n > 1 {
 		return unix.EINVAL
 	}
 	return t.dev.SetDMBCopy(c, n == 1)

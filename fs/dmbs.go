@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"syscall"
+	"time"
 
 	gofs "github.com/hanwen/go-fuse/v2/fs"
 	"github.com/hanwen/go-fuse/v2/fuse"
@@ -66,6 +67,10 @@ func (t *tree) listDMBs(ctx context.Context, mode uint32, inodeBit uint64) (gofs
 	return gofs.NewListDirStream(entries), 0
 }
 
+// attachTimeout is how long the kernel may find a new DMB's name by itself: the peer, told the token, opens it at once and is
+// spared a look-up. The device is asked at the open all the same.
+const attachTimeout = time.Second
+
 // Create registers a DMB: leased with O_EXCL, else as one made from a shell.
 func (n *dmbsDir) Create(ctx context.Context, name string, flags, _ uint32, out *fuse.EntryOut) (*gofs.Inode, gofs.FileHandle, uint32, syscall.Errno) {
 	token, ok := device.ParseToken(name)
@@ -77,6 +82,7 @@ func (n *dmbsDir) Create(ctx context.Context, name string, flags, _ uint32, out 
 		return nil, nil, 0, errno(n.tree.log, err)
 	}
 	n.tree.fillDMB(&out.Attr, h.DMB)
+	out.SetEntryTimeout(attachTimeout)
 	return n.child(ctx, h.DMB), &dmbHandle{h}, passthroughFlags, 0
 }
 
@@ -116,19 +122,23 @@ var _ = (gofs.FilePassthroughFder)((*dmbHandle)(nil))
 
 func (h *dmbHandle) PassthroughFd() (int, bool) { return h.FD(), true }
 
-func (t *tree) fillDMB(a *fuse.Attr, m *device.DMB) {
+func (t *tree) fillDMB(a *fuse.Attr, m *device.DMB) device.DMBInfo {
 	i := m.Info()
 	a.Mode = 0o666 // whoever knows the token may ask; the device decides at open
 	a.Nlink = i.Refs
 	a.Uid, a.Gid = m.Owner.UID, m.Owner.GID
 	a.Size = uint64(i.Size)
 	a.Blocks = uint64(i.Populated / 512)
-	a.Blksize = uint32(i.Page)
+	a.Blksize = device.PageSize
 	a.SetTimes(&m.Made, &m.Made, &m.Made)
+	return i
 }
 
 func (n *dmbNode) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
-	n.tree.fillDMB(&out.Attr, n.dmb)
+	if n.tree.fillDMB(&out.Attr, n.dmb).Gone { // found under a name that the kernel still had
+		return syscall.ENOENT
+	}
+	out.Blksize = uint32(n.dmb.PageSize()) // not at look-up, which every open waits for
 	return 0
 }
 
@@ -142,7 +152,8 @@ func (n *dmbNode) Setattr(ctx context.Context, _ gofs.FileHandle, in *fuse.SetAt
 			return errno(n.tree.log, err)
 		}
 	}
-	return n.Getattr(ctx, nil, out)
+	n.tree.fillDMB(&out.Attr, n.dmb)
+	return 0
 }
 
 // refuseOwnerAndMode refuses what nobody may change about a client's file.

@@ -98,6 +98,7 @@ type selfLink struct {
 var (
 	_ = (gofs.NodeReadlinker)((*selfLink)(nil))
 	_ = (gofs.NodeGetattrer)((*selfLink)(nil))
+	_ = (gofs.NodeSetattrer)((*selfLink)(nil))
 )
 
 func (n *selfLink) Readlink(ctx context.Context) ([]byte, syscall.Errno) {
@@ -111,6 +112,10 @@ func (n *selfLink) Readlink(ctx context.Context) ([]byte, syscall.Errno) {
 func (n *selfLink) Getattr(_ context.Context, _ gofs.FileHandle, out *fuse.AttrOut) syscall.Errno {
 	n.tree.fillStatic(&out.Attr, 0o777, 0)
 	return 0
+}
+
+func (n *selfLink) Setattr(context.Context, gofs.FileHandle, *fuse.SetAttrIn, *fuse.AttrOut) syscall.Errno {
+	return syscall.EPERM
 }
 
 // blockNode is procs/<id>.
