@@ -61,6 +61,19 @@ func (c Caller) principal() (Principal, error) {
 	return p, nil
 }
 
+// checkProc makes sure that /proc shows processes by the ids that this process knows them by. In a new pid namespace with the
+// old /proc every caller would be taken for somebody else.
+func checkProc() error {
+	self, err := os.Readlink("/proc/self")
+	if err != nil {
+		return fmt.Errorf("/proc tells the daemon who its callers are: %w (mount -t proc proc /proc)", err)
+	}
+	if self != strconv.Itoa(os.Getpid()) {
+		return fmt.Errorf("/proc is that of another pid namespace: this process is %d, and %s there (mount -t proc proc /proc)", os.Getpid(), self)
+	}
+	return nil
+}
+
 // namespaceOf returns what identifies the namespace of a kind ("user", "pid", "net") that a thread is in.
 func namespaceOf(tid uint32, kind string) (uint64, error) {
 	var st unix.Stat_t

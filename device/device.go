@@ -87,6 +87,9 @@ func New(cfg Config) (*Device, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	if err := checkProc(); err != nil {
+		return nil, err
+	}
 	self, err := Caller{UID: uint32(os.Geteuid()), TID: uint32(os.Getpid())}.principal()
 	if err != nil {
 		return nil, fmt.Errorf("the daemon's own namespaces: %w", err)

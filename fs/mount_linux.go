@@ -104,8 +104,7 @@ func serve(point string, fd int, dev *device.Device, o Options) (*Server, error)
 	raw := &rawFS{RawFileSystem: gofs.NewNodeFS(root, opts), server: callbacks}
 	// go-fuse takes a descriptor that is mounted already by this name.
 	srv, err := fuse.NewServer(raw, fmt.Sprintf("/dev/fd/%d", fd), &opts.MountOptions)
-	if err != nil {
-		unix.Close(fd)
+	if err != nil { // fd is go-fuse's, also in failure
 		return nil, fmt.Errorf("FUSE handshake for %s: %w", point, err)
 	}
 	s := &Server{point: point, fuse: srv, done: make(chan struct{})}

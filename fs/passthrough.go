@@ -5,6 +5,7 @@ package fs
 import (
 	"fmt"
 	"log/slog"
+	"sync"
 	"syscall"
 
 	gofs "github.com/hanwen/go-fuse/v2/fs"
@@ -37,9 +38,32 @@ func (s *server) RegisterBackingFd(m *fuse.BackingMap) (int32, syscall.Errno) {
 }
 
 // rawFS is go-fuse's bridge with our server under it.
+//
+// The bridge releases a handle in two steps, first our side of it and then the inode's backing file, and opens in the same
+// order. Our side may free the memfd with the last handle and make another with the next (a DMB that has no size yet), so an
+// open between the two steps would get the new memfd's handle on the old one's backing file. The lock keeps each whole.
 type rawFS struct {
 	fuse.RawFileSystem
 	server *server
+	mu     sync.RWMutex // read: opening; written: releasing
+}
+
+func (r *rawFS) Create(cancel <-chan struct{}, in *fuse.CreateIn, name string, out *fuse.CreateOut) fuse.Status {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.RawFileSystem.Create(cancel, in, name, out)
+}
+
+func (r *rawFS) Open(cancel <-chan struct{}, in *fuse.OpenIn, out *fuse.OpenOut) fuse.Status {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.RawFileSystem.Open(cancel, in, out)
+}
+
+func (r *rawFS) Release(cancel <-chan struct{}, in *fuse.ReleaseIn) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.RawFileSystem.Release(cancel, in)
 }
 
 // Init replaces the bridge's own, which only stores the *fuse.Server in place of Options.ServerCallbacks.

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"log/syslog"
+	"math"
 	"os"
 	"os/exec"
 	"syscall"
@@ -45,6 +46,10 @@ func startDaemon(point string, flags *pflag.FlagSet) error {
 	cmd.Stderr = os.Stderr
 	cmd.Dir = "/"
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	// What the caller left open is not for the daemon: a lock on such a descriptor would be held as long as the mount lasts.
+	if err := unix.CloseRange(readyFD, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		return fmt.Errorf("close_range: %w", err)
+	}
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("starting the daemon: %w", err)
 	}

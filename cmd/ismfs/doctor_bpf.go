@@ -16,7 +16,7 @@ import (
 )
 
 // What a socket loses where the SMC option cannot be put into its SYN.
-const staysTCP = "sockets stay TCP; DMBs used by hand or by the clients' own code still work"
+const staysTCP = "sockets stay TCP (DMBs that programs use themselves work all the same)"
 
 // mountLine is what the checks need of a line of mountinfo.
 type mountLine struct {
@@ -92,7 +92,7 @@ func judgeCgroup(f cgroupFacts) finding {
 	case f.point == "":
 		return finding{
 			Status: statusWarn, Found: "no cgroup v2 hierarchy is mounted", sockets: true,
-			Costs: staysTCP + ": the eBPF programs are attached to a cgroup",
+			Costs: "the eBPF programs have no cgroup to be attached to: " + staysTCP,
 			Mend:  "mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 none /sys/fs/cgroup/unified",
 		}
 	case !f.hostRoot:
@@ -152,40 +152,41 @@ func trySetsockopt() error {
 }
 
 func judgeBPF(tried []bpfFeature) finding {
-	var unsupported, extras []string
+	var lacking, extras []string
 	for _, t := range tried {
 		switch {
 		case t.err == nil:
-		case t.extra && errors.Is(t.err, ebpf.ErrNotSupported):
-			extras = append(extras, t.name)
 		case errors.Is(t.err, os.ErrPermission):
 			return finding{
-				Status: statusWarn, Found: fmt.Sprintf("%s: %v", t.name, firstLine(t.err)), sockets: true, Costs: staysTCP,
+				Status: statusWarn, Found: t.name + ": operation not permitted", sockets: true, Costs: staysTCP,
 				Mend: "run as root, or with CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON in the initial user namespace; look whether the kernel is locked down (/sys/kernel/security/lockdown)",
 			}
+		case !errors.Is(t.err, ebpf.ErrNotSupported):
+			text, _, _ := strings.Cut(t.err.Error(), "\n")
+			return finding{
+				Status: statusWarn, Found: fmt.Sprintf("%s: not known: %s", t.name, text), sockets: true, Costs: staysTCP,
+				Mend: "mend the other findings first, then look again",
+			}
+		case t.extra:
+			extras = append(extras, t.name)
 		default:
-			unsupported = append(unsupported, fmt.Sprintf("%s (%v)", t.name, firstLine(t.err)))
+			lacking = append(lacking, t.name)
 		}
 	}
 	switch {
-	case len(unsupported) > 0:
+	case len(lacking) > 0:
 		return finding{
-			Status: statusWarn, Found: "cannot be loaded: " + strings.Join(unsupported, "; "), sockets: true, Costs: staysTCP,
+			Status: statusWarn, Found: "this kernel does not have " + strings.Join(lacking, ", "), sockets: true, Costs: staysTCP,
 			Mend: "boot a kernel with CONFIG_BPF_SYSCALL=y, CONFIG_CGROUP_BPF=y and CONFIG_INET=y",
 		}
 	case len(extras) > 0:
 		return finding{
-			Status: statusWarn, Found: "loads, without " + strings.Join(extras, ", "),
+			Status: statusWarn, Found: "programs load, without " + strings.Join(extras, ", "),
 			Costs: "a socket that listens already cannot be marked: it stays TCP until it listens anew",
 			Mend:  "a newer kernel has it",
 		}
 	}
 	return okay("sock_ops and cgroup sockopt programs load, with TCP header options and socket storage")
-}
-
-func firstLine(err error) string {
-	line, _, _ := strings.Cut(err.Error(), "\n")
-	return line
 }
 
 const bpffsPath = "/sys/fs/bpf"
@@ -201,7 +202,7 @@ func judgeBPFFS(mounted bool) finding {
 	}
 	return finding{
 		Status: statusWarn, Found: "no BPF file system on " + bpffsPath, sockets: true,
-		Costs: staysTCP + ": the eBPF programs are kept there, so that they outlive a daemon",
+		Costs: "the eBPF programs, kept there so that they outlive a daemon, have no place: " + staysTCP,
 		Mend:  fmt.Sprintf("mount -t bpf bpf %s", bpffsPath),
 	}
 }

@@ -73,11 +73,10 @@ func judgePrivileges(p privileges) finding {
 		missing.Mend = "run as root: sudo ismfs mount DIR; in a container: docker run --cap-add SYS_ADMIN --cap-add SYS_PTRACE"
 		return missing
 	case !p.has(unix.CAP_SYS_PTRACE):
-		return finding{
-			Status: statusWarn, Found: "CAP_SYS_ADMIN in the initial user namespace, without CAP_SYS_PTRACE",
-			Costs: "the daemon cannot tell who a process is that has another uid or more capabilities: it may not register or attach (EACCES)",
-			Mend:  "give the daemon CAP_SYS_PTRACE too (docker run --cap-add SYS_PTRACE; CapabilityBoundingSet= in a unit)",
-		}
+		missing.Found = fmt.Sprintf("uid %d with CAP_SYS_ADMIN in the initial user namespace, without CAP_SYS_PTRACE", p.uid)
+		missing.Costs = "the daemon cannot tell who a process is that has another uid or more capabilities: it may not register or attach (EACCES)"
+		missing.Mend = "give the daemon CAP_SYS_PTRACE too (docker run --cap-add SYS_PTRACE; CapabilityBoundingSet= in a unit)"
+		return missing
 	}
 	return okay("uid %d with CAP_SYS_ADMIN and CAP_SYS_PTRACE in the initial user namespace", p.uid)
 }

@@ -31,11 +31,14 @@ const (
 	trialPatience = 10 * time.Second
 )
 
+// errNotTried is why there was no trial: it says nothing of the machine.
+var errNotTried = errors.New("not tried")
+
 // tryDevice mounts a device where nobody else sees it, and has a process of its own share a DMB. nil: it works.
 func tryDevice() error {
 	dir, err := os.MkdirTemp("", "ismfs-doctor-")
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", errNotTried, err)
 	}
 	defer os.Remove(dir)
 	result := make(chan error)
@@ -53,7 +56,7 @@ func tryDeviceHere(dir string) (err error) {
 		return fmt.Errorf("unshare of the mount namespace: %w", err)
 	}
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("making all mounts private: %w", err)
+		return fmt.Errorf("%w: making all mounts private: %w", errNotTried, err) // EINVAL in a chroot
 	}
 	ram, err := physicalMemory()
 	if err != nil {
@@ -101,6 +104,10 @@ func judgeTrial(err error) finding {
 	switch {
 	case err == nil:
 		return okay("tried: a device was mounted, and a process shared %s of a DMB with itself through two handles", humanBytes(trialDMBSize))
+	case errors.Is(err, errNotTried):
+		f.Status, f.Found = statusWarn, err.Error()
+		f.Costs = "it is not known whether a device can be mounted here"
+		f.Mend = "TMPDIR=DIR ismfs doctor, with a directory that can be written, outside of a chroot"
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, ismfs.ErrNotPermitted):
 		f.privilege = true
 		f.Mend = "run as root on the host: sudo ismfs doctor"

@@ -38,15 +38,15 @@ func mountHelper(name string, args []string) error {
 	if err := o.flags(flags); err != nil {
 		return err
 	}
-	var list, ignored string
-	var fake, none bool
+	var list, ignored, namespace string
+	var fake, sloppy, none bool
 	helper := pflag.NewFlagSet(name, pflag.ContinueOnError)
 	helper.StringVarP(&list, "options", "o", "", "mount options")
 	helper.StringVarP(&ignored, "type", "t", "", "file system type")
-	helper.StringVarP(&ignored, "namespace", "N", "", "mount namespace")
+	helper.StringVarP(&namespace, "namespace", "N", "", "mount namespace")
 	helper.BoolVarP(&fake, "fake", "f", false, "do all but mount")
 	helper.BoolVarP(&none, "no-mtab", "n", false, "nothing: there is no mtab")
-	helper.BoolVarP(&none, "sloppy", "s", false, "ignore unknown options")
+	helper.BoolVarP(&sloppy, "sloppy", "s", false, "ignore unknown options")
 	helper.BoolVarP(&none, "verbose", "v", false, "nothing: errors say all")
 	if err := helper.Parse(args); err != nil {
 		if errors.Is(err, pflag.ErrHelp) {
@@ -58,10 +58,14 @@ func mountHelper(name string, args []string) error {
 	if helper.NArg() != 2 {
 		return usageError(fmt.Errorf("%s takes SOURCE and MOUNTPOINT", name))
 	}
+	if namespace != "" {
+		return usageError(fmt.Errorf("%s cannot mount in another namespace (-N): use nsenter -m", name))
+	}
 	if source := helper.Arg(0); source != "none" {
 		flags.Set("source", source)
 	}
-	if err := flags.Set("options", list); err != nil {
+	options := optionList{flags: flags, sloppy: sloppy}
+	if err := options.Set(list); err != nil {
 		return usageError(err)
 	}
 	if err := o.check(flags); err != nil {

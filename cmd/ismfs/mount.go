@@ -61,6 +61,13 @@ func mount(point string, o *mountOptions, flags *pflag.FlagSet) error {
 	if o.foreground {
 		return serve(point, o)
 	}
+	if o.logFile != "" { // the daemon works in /
+		log, err := filepath.Abs(o.logFile)
+		if err != nil {
+			return err
+		}
+		flags.Set("log", log)
+	}
 	return startDaemon(point, flags)
 }
 

@@ -59,7 +59,7 @@ func (o *mountOptions) flags(f *pflag.FlagSet) error {
 	f.Var((*byteSize)(&o.limits.MaxBytesPerUID), "max-bytes-per-uid", "memory of one uid's DMBs; the default is half of max-bytes")
 	f.Uint8Var(&o.dmbType, "dmb-type", 0, "dmb_type to start with: 0 contiguous memory, 1 base pages")
 	f.Uint8Var(&o.dmbCopy, "dmb-copy", 0, "dmb_copy to start with: 0 merged, 1 copied")
-	f.VarP(&optionList{f}, "options", "o", "the same options as in fstab: NAME or NAME=VALUE, separated by commas")
+	f.VarP(&optionList{flags: f}, "options", "o", "the same options as in fstab: NAME or NAME=VALUE, separated by commas")
 	return nil
 }
 
@@ -99,7 +99,10 @@ var mountWords = map[string]bool{
 }
 
 // optionList sets flags from a list as in fstab.
-type optionList struct{ flags *pflag.FlagSet }
+type optionList struct {
+	flags  *pflag.FlagSet
+	sloppy bool // pass over options that are not known
+}
 
 func (l *optionList) String() string { return "" }
 func (l *optionList) Type() string   { return "list" }
@@ -111,6 +114,9 @@ func (l *optionList) Set(list string) error {
 			continue
 		}
 		flag := l.flags.Lookup(strings.ReplaceAll(name, "_", "-"))
+		if flag == nil && l.sloppy {
+			continue
+		}
 		if flag == nil || flag.Name == "options" || flag.Name == "help" {
 			return fmt.Errorf("unknown mount option %q", name)
 		}

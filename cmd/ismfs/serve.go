@@ -73,9 +73,11 @@ func tend(server *ismfs.Server, dev *device.Device, signals <-chan os.Signal, lo
 	}
 	notifySystemd(daemon.SdNotifyStopping, log)
 	dev.Drain()
-	retry := time.NewTicker(50 * time.Millisecond)
+	const step, patience = 50 * time.Millisecond, 2 * time.Second
+	retry := time.NewTicker(step)
 	defer retry.Stop()
 	busy := false
+	idle := time.Duration(0) // since no DMB is leased any more
 	for {
 		// While any DMB is open the kernel itself refuses to unmount, so no connection breaks between a look and the deed.
 		err := server.Unmount()
@@ -95,6 +97,15 @@ func tend(server *ismfs.Server, dev *device.Device, signals <-chan os.Signal, lo
 			return server.Detach()
 		case <-retry.C:
 		}
+		if dev.LeasedDMBs() > 0 {
+			idle = 0
+			continue
+		}
+		// What keeps the tree busy is a working directory, say, or a mapping whose DMB is closed: no connection is in it.
+		if idle += step; idle >= patience {
+			log.Warn("detaching: no DMB is leased, but something in the tree is in use", "for", idle)
+			return server.Detach()
+		}
 	}
 }
 
@@ -106,15 +117,15 @@ func notifySystemd(state string, log *slog.Logger) {
 
 // raiseFileLimit makes room for a descriptor per DMB and per process, as far as the hard limit (or root) allows.
 func raiseFileLimit(dmbs int, log *slog.Logger) {
-	want := uint64(2*dmbs + 1024)
+	want := wantedFiles(dmbs)
 	var lim unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil || lim.Cur >= want {
 		return
 	}
-	err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: want, Max: max(want, lim.Max)})
-	if err != nil {
-		err = unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: min(want, lim.Max), Max: lim.Max})
+	if unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: want, Max: max(want, lim.Max)}) == nil {
+		return
 	}
+	err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: min(want, lim.Max), Max: lim.Max})
 	if err != nil || lim.Max < want {
 		log.Warn("RLIMIT_NOFILE is too low for max_dmbs: registering fails with ENFILE before the table is full",
 			"have", lim.Max, "want", want, "err", err)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -50,15 +51,20 @@ func umount(point string, force bool) error {
 	if errors.Is(m.Alive(), unix.ENOTCONN) { // the daemon is dead: what was there has ended already
 		return detach(point)
 	}
-	// The kernel refuses while anything is open: no look beforehand could be as sure.
-	err = unix.Unmount(point, unix.UMOUNT_NOFOLLOW)
+	if force {
+		return forceUmount(point)
+	}
+	// The kernel refuses while anything is open under this mount, so nothing comes in between; it knows nothing of DMBs that are
+	// open under a copy of the mount in another mount namespace, so the device is asked beforehand.
+	err = unix.EBUSY
+	if d, derr := tree.Find(point); derr != nil || len(leases(d)) == 0 {
+		err = unix.Unmount(point, unix.UMOUNT_NOFOLLOW)
+	}
 	switch {
 	case err == nil:
 		return nil
 	case !errors.Is(err, unix.EBUSY):
 		return notPermitted(fmt.Errorf("umount of %s: %w", point, err))
-	case force:
-		return forceUmount(point)
 	}
 	return withCode(exitInUse, fmt.Errorf("%s is in use:\n%s--force ends them; echo drain > %s/devices/loopback-ism/active lets them end by themselves",
 		point, users(point), point))
@@ -99,7 +105,7 @@ func users(point string) string {
 			fmt.Fprintf(&b, "  %s\n", line)
 		}
 	}
-	for _, line := range openers(point) {
+	for _, line := range openers(point, b.String()) {
 		fmt.Fprintf(&b, "  %s\n", line)
 	}
 	if b.Len() == 0 {
@@ -139,8 +145,9 @@ func leases(d *tree.Device) []string {
 	return lines
 }
 
-// openers finds processes with a file, directory or working directory open in the tree, other than DMBs.
-func openers(point string) []string {
+// openers finds processes that have a file, directory or working directory of the tree open, or have it mapped. It passes over
+// DMBs that leases, the lines before, names.
+func openers(point, leases string) []string {
 	processes, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
 		return nil
@@ -151,17 +158,32 @@ func openers(point string) []string {
 		if err != nil || pid == os.Getpid() {
 			continue
 		}
-		links := []string{dir + "/cwd", dir + "/root"}
-		if fds, err := filepath.Glob(dir + "/fd/*"); err == nil {
-			links = append(links, fds...)
-		}
-		for _, link := range links {
-			target, err := os.Readlink(link)
-			if err != nil || target != point && !strings.HasPrefix(target, point+"/") || strings.Contains(target, "/dmbs/") {
-				continue
+		for _, target := range openFiles(dir) {
+			inside := target == point || strings.HasPrefix(target, point+"/")
+			name := strings.TrimSuffix(filepath.Base(target), " (deleted)")
+			if inside && !strings.Contains(leases, "DMB "+name+",") {
+				lines = append(lines, fmt.Sprintf("pid %d has %s open", pid, target))
 			}
-			lines = append(lines, fmt.Sprintf("pid %d has %s open", pid, target))
 		}
 	}
 	return lines
+}
+
+// openFiles returns what a process, given by its directory in /proc, keeps busy, each once. A mapping counts as long as it
+// lasts, also after its file was closed.
+func openFiles(process string) []string {
+	links := []string{process + "/cwd", process + "/root"}
+	for _, kind := range []string{"/fd/*", "/map_files/*"} {
+		if more, err := filepath.Glob(process + kind); err == nil {
+			links = append(links, more...)
+		}
+	}
+	var targets []string
+	for _, link := range links {
+		if target, err := os.Readlink(link); err == nil {
+			targets = append(targets, target)
+		}
+	}
+	slices.Sort(targets)
+	return slices.Compact(targets)
 }
