@@ -31,6 +31,7 @@ type Handle struct {
 	DMB     *DMB
 	role    role
 	process *Process
+	look    *look // of roleInspect
 	fd      int
 }
 
@@ -55,7 +56,7 @@ func (m *DMB) openOwner() (*Handle, error) {
 //     copy mode a peer writes and does not map: it opens write-only.
 //
 // Errors: EPERM a caller that the daemon cannot see, ENODEV the device is off, ENOENT the DMB is gone, EAGAIN it has no size
-// yet, EACCES copy mode and not write-only, EBUSY a peer is or was attached.
+// yet, EACCES copy mode and not write-only, EBUSY a peer is or was attached, ENFILE too many looks.
 func (d *Device) AttachDMB(c Caller, m *DMB, a Access) (*Handle, error) {
 	pid, err := c.process()
 	if err != nil {
@@ -76,7 +77,7 @@ func (d *Device) AttachDMB(c Caller, m *DMB, a Access) (*Handle, error) {
 		}
 		return m.openOwner()
 	case a == ReadOnly && (m.belongsTo(who) || d.privileged(who)):
-		return m.inspect()
+		return m.inspect(who)
 	}
 	if err := m.mayAttach(a); err != nil {
 		return nil, err
@@ -110,27 +111,26 @@ func (m *DMB) mayAttach(a Access) error {
 	return nil
 }
 
-// inspect opens for a look. It keeps nothing alive: what is freed meanwhile reads as zeros. The lock is
-// held.
-func (m *DMB) inspect() (*Handle, error) {
+// inspect opens for a look. The lock is held.
+func (m *DMB) inspect(who Principal) (*Handle, error) {
 	if m.mem == nil || m.size == 0 {
 		return nil, unix.EAGAIN
 	}
-	fd, err := m.mem.dup()
+	l, err := m.dev.newLook(m.mem, who)
 	if err != nil {
 		return nil, err
 	}
-	return &Handle{DMB: m, role: roleInspect, fd: fd}, nil
+	return &Handle{DMB: m, role: roleInspect, look: l, fd: l.fd}, nil
 }
 
 // DetachDMB closes a handle. The owner's of a leased DMB unregisters it.
 func (d *Device) DetachDMB(h *Handle) {
-	if h.role == roleInspect {
-		unix.Close(h.fd)
-		return
-	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if h.role == roleInspect {
+		d.endLook(h.look)
+		return
+	}
 	m := h.DMB
 	m.open--
 	switch {

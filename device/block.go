@@ -44,7 +44,7 @@ type block struct {
 // A BlockHandle is one open of a procs block.
 type BlockHandle struct {
 	block *block
-	look  bool // read-only: keeps nothing alive
+	look  *look // not nil: read-only, by another process
 	fd    int
 }
 
@@ -132,7 +132,8 @@ func (d *Device) CreateBlock(c Caller, id uint32) (*BlockHandle, error) {
 }
 
 // OpenBlock opens a procs block: for writing only by its own process, for reading by who may see it.
-// Errors: ENOENT none that the caller may see, EACCES writing by another process, EAGAIN it has no size yet.
+// Errors: ENOENT none that the caller may see, EACCES writing by another process, EAGAIN it has no size yet,
+// ENFILE too many looks.
 func (d *Device) OpenBlock(c Caller, id uint32, a Access) (*BlockHandle, error) {
 	pid, who, err := c.identify()
 	if err != nil {
@@ -154,11 +155,11 @@ func (d *Device) OpenBlock(c Caller, id uint32, a Access) (*BlockHandle, error) 
 	if b.size == 0 {
 		return nil, unix.EAGAIN
 	}
-	fd, err := b.mem.dup()
+	l, err := d.newLook(b.mem, who)
 	if err != nil {
 		return nil, err
 	}
-	return &BlockHandle{block: b, look: true, fd: fd}, nil
+	return &BlockHandle{block: b, look: l, fd: l.fd}, nil
 }
 
 // openOwn opens for the process itself. The lock is held.
@@ -204,12 +205,12 @@ func (d *Device) SetBlockSize(c Caller, id uint32, size int64) error {
 
 // CloseBlock closes a handle.
 func (d *Device) CloseBlock(h *BlockHandle) {
-	if h.look {
-		unix.Close(h.fd)
-		return
-	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if h.look != nil {
+		d.endLook(h.look)
+		return
+	}
 	b := h.block
 	if b.open--; b.open > 0 {
 		return

@@ -95,7 +95,7 @@ func New(cfg Config) (*Device, error) {
 		return nil, fmt.Errorf("the daemon's own namespaces: %w", err)
 	}
 	// Ids start at random, so that those of two devices, or of two lives of one, are not taken for one another.
-	processes, err := newProcessTable(rand.Uint32())
+	processes, err := newProcessTable(rand.Uint32(), cfg.Limits.MaxProcesses())
 	if err != nil {
 		return nil, err
 	}
@@ -264,5 +264,40 @@ func (d *Device) dropMemory(mem **memory) {
 	}
 	if err := m.free(); err != nil {
 		d.log.Warn("cannot give back a memfd's pages", "bytes", m.held, "err", err)
+	}
+}
+
+// A look is an open descriptor of somebody who may see a memory and does not keep it alive: what is freed meanwhile reads as
+// zeros.
+type look struct {
+	fd      int
+	uid     uint32
+	counted bool
+}
+
+// newLook opens a look. The lock is held. Error: ENFILE.
+func (d *Device) newLook(m *memory, who Principal) (*look, error) {
+	l := &look{uid: who.UID, counted: !d.privileged(who)}
+	if l.counted {
+		if err := d.quota.addLook(l.uid); err != nil {
+			return nil, err
+		}
+	}
+	var err error
+	if l.fd, err = m.dup(); err != nil {
+		d.dropLook(l)
+		return nil, err
+	}
+	return l, nil
+}
+
+func (d *Device) endLook(l *look) {
+	unix.Close(l.fd)
+	d.dropLook(l)
+}
+
+func (d *Device) dropLook(l *look) {
+	if l.counted {
+		d.quota.removeLook(l.uid)
 	}
 }

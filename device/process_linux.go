@@ -31,11 +31,12 @@ type processTable struct {
 	byPID  map[int]*Process
 	byID   map[uint32]*Process
 	lastID uint32
+	most   int // records: each has a descriptor, and they must not take those of the DMBs
 	epfd   int // of all pidfds; the event's Pad and Fd carry the process's id
 	wakefd int // readable: close down
 }
 
-func newProcessTable(firstID uint32) (*processTable, error) {
+func newProcessTable(firstID uint32, most int) (*processTable, error) {
 	epfd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("epoll_create1: %w", err)
@@ -49,6 +50,7 @@ func newProcessTable(firstID uint32) (*processTable, error) {
 		byPID:  make(map[int]*Process),
 		byID:   make(map[uint32]*Process),
 		lastID: firstID % maxProcessID,
+		most:   most,
 		epfd:   epfd,
 		wakefd: wakefd,
 	}
@@ -104,7 +106,11 @@ func (p *Process) belongsTo(who Principal) bool {
 }
 
 // add makes a record of a process. The caller of the operation at hand is one of its threads, so the pid is its own.
+// Error: ENFILE the table is full.
 func (t *processTable) add(pid int, uid uint32) (*Process, error) {
+	if len(t.byID) >= t.most {
+		return nil, fmt.Errorf("%d processes use the device: %w", len(t.byID), unix.ENFILE)
+	}
 	pidfd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		return nil, fmt.Errorf("pidfd_open of process %d: %w", pid, err)

@@ -22,6 +22,11 @@ const (
 	maxBlockSize    = 4 << 20  // the largest procs block
 	ramShare        = 4        // all DMBs of a device get at most one in this many bytes of RAM
 	uidShareOfTotal = 2        // and one uid one in this many of those
+
+	// Looks that can be open at once: each costs the daemon a descriptor that no DMB and no process accounts for, and who
+	// takes all descriptors stops the device for everybody. Who is privileged is not counted.
+	maxLooks       = 1024
+	maxLooksPerUID = 256
 )
 
 // DefaultLimits are the limits for a machine with so many bytes of RAM.
@@ -35,11 +40,18 @@ func DefaultLimits(ram int64) Limits {
 	}
 }
 
+// MaxProcesses is how many processes the device knows at once: each can have a DMB, and a few more can look around.
+func (l Limits) MaxProcesses() int { return max(l.MaxDMBs, 1024) }
+
+// Files is how many descriptors a device with these limits can come to hold.
+func (l Limits) Files() int { return l.MaxDMBs + l.MaxProcesses() + maxLooks }
+
 // use is what somebody has of a device.
 type use struct {
 	dmbs     int
 	bytes    int64
 	unsealed int // memories whose size is still open; their bytes are a reservation
+	looks    int // handles that look at what they do not hold
 }
 
 // quota keeps count of use against the limits. The device's lock protects it.
@@ -81,6 +93,24 @@ func (q *quota) addDMB(uid uint32) error {
 func (q *quota) removeDMB(uid uint32) {
 	q.total.dmbs--
 	q.of(uid).dmbs--
+	q.settle(uid)
+}
+
+// addLook takes one of the looks. Error: ENFILE.
+func (q *quota) addLook(uid uint32) error {
+	u := q.of(uid)
+	defer q.settle(uid)
+	if q.total.looks >= maxLooks || u.looks >= maxLooksPerUID {
+		return unix.ENFILE
+	}
+	q.total.looks++
+	u.looks++
+	return nil
+}
+
+func (q *quota) removeLook(uid uint32) {
+	q.total.looks--
+	q.of(uid).looks--
 	q.settle(uid)
 }
 

@@ -46,18 +46,21 @@ func errno(log *slog.Logger, err error) syscall.Errno {
 	return e
 }
 
-// mayEnter reports whether the mode of the tree's root lets a caller in.
+// everybodyEnters is the mode of a root that lets everybody in.
+const everybodyEnters = 0o111
+
+// mayEnter reports whether the mode of the tree's root lets a caller in, as its owner, one of its group or another.
 func mayEnter(c device.Caller, uid, gid, mode uint32) bool {
 	const enter = 1
 	switch {
-	case c.UID == 0 || mode&enter != 0:
+	case c.UID == 0 || mode&everybodyEnters == everybodyEnters:
 		return true
 	case c.UID == uid:
 		return mode>>6&enter != 0
 	case c.GID == gid || slices.Contains(groupsOf(c.TID), gid):
 		return mode>>3&enter != 0
 	}
-	return false
+	return mode&enter != 0
 }
 
 // groupsOf returns the supplementary groups of a thread; none if it cannot be asked.

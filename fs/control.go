@@ -34,6 +34,7 @@ var (
 	_ = (gofs.NodeGetattrer)((*controlNode)(nil))
 	_ = (gofs.NodeSetattrer)((*controlNode)(nil))
 	_ = (gofs.NodeOpener)((*controlNode)(nil))
+	_ = (gofs.NodeAccesser)((*controlNode)(nil))
 )
 
 func (n *controlNode) mode() uint32 {
@@ -61,6 +62,15 @@ func (n *controlNode) Setattr(ctx context.Context, f gofs.FileHandle, in *fuse.S
 		return syscall.EACCES
 	}
 	return n.Getattr(ctx, f, out)
+}
+
+// Access answers as Open would, which mode and owner do not tell.
+func (n *controlNode) Access(ctx context.Context, mask uint32) syscall.Errno {
+	const read, write = 4, 2
+	if mask&^(read|write) != 0 || mask&write != 0 && (n.store == nil || n.tree.dev.CheckPrivileged(callerOf(ctx)) != nil) {
+		return syscall.EACCES
+	}
+	return 0
 }
 
 // Open takes the snapshot that reads of the handle return. Who may not write is told at open already, as by sysfs.

@@ -113,14 +113,37 @@ type rootDir struct {
 	fixedDir
 }
 
-func (n *rootDir) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
+var (
+	_ = (gofs.NodeAccesser)((*rootDir)(nil))
+	_ = (gofs.NodeOpendirer)((*rootDir)(nil))
+)
+
+func (n *rootDir) mayEnter(ctx context.Context) syscall.Errno {
 	o := &n.tree.opts
 	if !mayEnter(callerOf(ctx), o.UID, o.GID, o.Mode) {
-		return nil, syscall.EACCES
+		return syscall.EACCES
+	}
+	return 0
+}
+
+func (n *rootDir) Lookup(ctx context.Context, name string, out *fuse.EntryOut) (*gofs.Inode, syscall.Errno) {
+	if e := n.mayEnter(ctx); e != 0 {
+		return nil, e
 	}
 	child, e := n.fixedDir.Lookup(ctx, name, out)
-	if o.Mode&1 == 0 {
+	if n.tree.opts.Mode&everybodyEnters != everybodyEnters {
 		out.SetEntryTimeout(0) // ask again for every caller: the kernel checks nothing itself
 	}
 	return child, e
+}
+
+func (n *rootDir) Opendir(ctx context.Context) syscall.Errno { return n.mayEnter(ctx) }
+
+// Access is asked by chdir(2), too. (go-fuse's own looks for the caller's groups in /etc/group, where a process that has been
+// given a group need not stand.)
+func (n *rootDir) Access(ctx context.Context, mask uint32) syscall.Errno {
+	if mask == 0 {
+		return 0
+	}
+	return n.mayEnter(ctx)
 }

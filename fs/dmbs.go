@@ -125,6 +125,9 @@ func (h *dmbHandle) PassthroughFd() (int, bool) { return h.FD(), true }
 func (t *tree) fillDMB(a *fuse.Attr, m *device.DMB) device.DMBInfo {
 	i := m.Info()
 	a.Mode = 0o666 // whoever knows the token may ask; the device decides at open
+	if i.Copy {
+		a.Mode = 0o622 // a peer may only write: so an owner learns its DMB's mode
+	}
 	a.Nlink = i.Refs
 	a.Uid, a.Gid = m.Owner.UID, m.Owner.GID
 	a.Size = uint64(i.Size)

@@ -125,11 +125,11 @@ func ownDescriptors() descriptorFacts {
 	return f
 }
 
-// wantedFiles is what the daemon wants for so many DMBs (see raiseFileLimit).
-func wantedFiles(dmbs int) uint64 { return uint64(2*dmbs + 1024) }
+// wantedFiles is how many descriptors the daemon wants: the device's and some of its own.
+func wantedFiles(l device.Limits) uint64 { return uint64(l.Files() + 1024) }
 
 func judgeDescriptors(f descriptorFacts) finding {
-	want := wantedFiles(device.DefaultDMBs)
+	want := wantedFiles(device.DefaultLimits(0))
 	bad := finding{
 		Status: statusWarn,
 		Found:  fmt.Sprintf("hard limit %d; %d DMBs need %d", f.hard, device.DefaultDMBs, want),

@@ -115,7 +115,7 @@ func TestJudgements(t *testing.T) {
 
 		{"descriptors", judgeDescriptors(descriptorFacts{hard: 524288}), statusOK, false, "524288"},
 		{"descriptors to be raised", judgeDescriptors(descriptorFacts{hard: 4096, most: 1 << 20, mayRaise: true}), statusOK, false, "raises"},
-		{"too few descriptors", judgeDescriptors(descriptorFacts{hard: 4096, most: 1 << 20}), statusWarn, false, "LimitNOFILE=11024"},
+		{"too few descriptors", judgeDescriptors(descriptorFacts{hard: 4096, most: 1 << 20}), statusWarn, false, "LimitNOFILE=12048"},
 
 		{"memory", judgeMemory(8<<30, nil), statusOK, false, "2 GiB"},
 		{"little memory", judgeMemory(64<<20, nil), statusWarn, false, "16 MiB"},

@@ -27,7 +27,7 @@ func serve(point string, o *mountOptions) error {
 	// From before the mount on: a signal in between must not leave a dead mount behind.
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, unix.SIGTERM, unix.SIGINT)
-	raiseFileLimit(o.limits.MaxDMBs, log)
+	raiseFileLimit(o.limits, log)
 
 	dev, err := device.New(device.Config{
 		GID:      o.deviceGID.GID,
@@ -115,9 +115,9 @@ func notifySystemd(state string, log *slog.Logger) {
 	}
 }
 
-// raiseFileLimit makes room for a descriptor per DMB and per process, as far as the hard limit (or root) allows.
-func raiseFileLimit(dmbs int, log *slog.Logger) {
-	want := wantedFiles(dmbs)
+// raiseFileLimit makes room for the device's descriptors, as far as the hard limit (or root) allows.
+func raiseFileLimit(l device.Limits, log *slog.Logger) {
+	want := wantedFiles(l)
 	var lim unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &lim); err != nil || lim.Cur >= want {
 		return

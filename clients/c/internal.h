@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the library's source files share. */
+#ifndef ISMFS_INTERNAL_H
+#define ISMFS_INTERNAL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <time.h>
+
+#include "cursor.h"
+#include "ismfs.h"
+
+/* The two directions of a connection as seen by one side; also the byte of the wait state in which that thread announces its sleep. */
+enum side { READER, WRITER, SIDES };
+
+/* ---- device.c ---- */
+
+/* The leading integer of a control file, or a negative errno. */
+int device_knob(const struct ismfs_device *dev, const char *name);
+
+/* ---- dmb.c ---- */
+
+bool dmb_is_separated(const struct ismfs_dmb *dmb);
+
+/* Map a whole file, shared and writable, at a multiple of align (0: anywhere), and bring its pages in. */
+int map_shared(int fd, size_t size, size_t align, unsigned char **map);
+
+/* ---- procs.c: numbers of smcd stats that these clients keep; procs may be NULL ---- */
+
+void count_sent(struct ismfs_procs *procs, size_t bytes);
+void count_received(struct ismfs_procs *procs, size_t bytes);
+void count_send_call(struct ismfs_procs *procs, size_t asked, bool sent);
+void count_receive_call(struct ismfs_procs *procs, size_t received);
+
+/* ---- futex.c: every function takes an absolute CLOCK_MONOTONIC time in nanoseconds, or FOREVER ---- */
+
+#define FOREVER INT64_MAX
+
+int64_t now_ns(void);
+int64_t deadline_in(int timeout_ms);
+struct timespec time_left(int64_t deadline);
+
+/* Sleep while *word is value; a waker, the deadline or a signal ends it. shared: the word is seen by several processes. */
+void futex_sleep(_Atomic uint32_t *word, uint32_t value, int64_t deadline, bool shared);
+void futex_wake_all(_Atomic uint32_t *word, bool shared);
+
+/* ---- bell.c ---- */
+
+/*
+ * A bell is a byte in a FIFO: whoever reads it has swallowed it, also when it was meant for this side's other thread. So one thread
+ * at a time, the leader, listens and passes the news on through gen, a private futex; the other sleeps on gen.
+ */
+struct bell {
+	int fd; /* -1: this side does not use its bell */
+	_Atomic uint32_t gen;
+	atomic_bool led;
+};
+
+struct bell_turn {
+	uint32_t gen;
+	bool leads;
+};
+
+/* arm before announcing, sleep after looking again, disarm in any case. */
+struct bell_turn bell_arm(struct bell *bell);
+void bell_sleep(struct bell *bell, struct bell_turn turn, int64_t deadline);
+void bell_disarm(struct bell *bell, struct bell_turn turn);
+
+/* Open bells/<token>, for listening or ringing, without ever blocking. */
+int bell_open(const struct ismfs_device *dev, uint64_t token);
+void bell_ring(int fd);
+
+/* ---- connection: conn.c, header.c, wait.c ---- */
+
+struct ismfs_conn {
+	struct ismfs_dmb *own, *peer;
+	struct ismfs_procs *procs;
+	struct bell bell;
+	int peer_bell;
+	uint8_t sleeps_on;      /* what this side announces */
+	uint32_t rx_len, tx_len; /* rings */
+
+	/* The receiving thread's. */
+	struct cursor rx_prod; /* last accepted */
+	uint8_t rx_state;
+	/* How far I have read, packed. The sending thread publishes it too, before it sleeps. */
+	_Atomic uint64_t rx_cons;
+
+	/* The sending thread's. */
+	struct cursor tx_prod;
+	struct cursor tx_cons; /* last accepted */
+	uint8_t tx_state;
+
+	/* What this side has written into the peer's header, where two threads write. */
+	pthread_mutex_t lock;
+	_Atomic uint64_t confirmed; /* consumer word; written under the lock */
+	uint8_t waits[SIDES];
+
+	atomic_bool shut;     /* own shutdown */
+	atomic_bool peer_met; /* the peer has been seen on my DMB: only then can it leave */
+	atomic_int failed;    /* why there is no more connection: ECONNRESET, ECONNABORTED, EPROTO; 0: none */
+
+	unsigned int spin[SIDES]; /* rounds to spin before the next sleep; stays 0 with a single CPU */
+	int64_t looked[SIDES];    /* when each thread last asked the device about the peer */
+};
+
+/* conn.c: is there anything for this thread to do: bytes (space), an end, an error? */
+bool conn_ready(struct ismfs_conn *conn, enum side side);
+
+/* header.c: the words of the two headers. All of them end in what section 1.4 asks for: a full fence before the wait state is read. */
+uint64_t own_word(const struct ismfs_conn *conn, size_t offset);
+void publish_producer(struct ismfs_conn *conn);
+void publish_consumer(struct ismfs_conn *conn);
+void publish_write_blocked(struct ismfs_conn *conn, bool blocked);
+void publish_state(struct ismfs_conn *conn, uint8_t state_flag);
+void announce(struct ismfs_conn *conn, enum side side, uint8_t how);
+int put_payload(struct ismfs_conn *conn, const void *from, uint32_t n);
+uint8_t peer_producer_flags(const struct ismfs_conn *conn);
+/* The peer waits for a cursor that I have not published. */
+bool holds_back_cursor(const struct ismfs_conn *conn);
+struct cursor rx_cursor(const struct ismfs_conn *conn);
+struct cursor confirmed_cursor(const struct ismfs_conn *conn);
+
+/* wait.c: 0 once conn_ready, or -EAGAIN. */
+int wait_ready(struct ismfs_conn *conn, enum side side, int64_t deadline);
+void wait_setup(struct ismfs_conn *conn);
+
+/* The reason of the end, kept for all later calls; the first one counts. */
+void conn_fail(struct ismfs_conn *conn, int error);
+
+#endif
