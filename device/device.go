@@ -75,6 +75,7 @@ type Device struct {
 	quota        *quota
 	processes    *processTable
 	stats        statistics
+	smallFolios  smallFolios
 
 	watcher sync.WaitGroup
 }

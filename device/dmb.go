@@ -90,15 +90,21 @@ func (m *DMB) Info() DMBInfo {
 	return info
 }
 
-// PageSize returns the size in bytes of the pages that back most of the DMB, 4096 until it is populated. It looks into the
-// page tables, at most every ten seconds: some 70 µs for 64 KiB and 400 µs for 1 MiB of base pages.
+// PageSize returns the size in bytes of the pages that back most of the DMB, 4096 until it is populated. It may look
+// into the page tables for that, at most every ten seconds: some 70 µs for 64 KiB and 400 µs for 1 MiB of base pages.
 func (m *DMB) PageSize() int64 {
 	m.dev.mu.Lock()
 	defer m.dev.mu.Unlock()
-	if m.kind != Physical || m.mem == nil || m.size == 0 || m.mem.populated() < m.size {
+	now := time.Now()
+	switch {
+	case m.kind != Physical || m.mem == nil || m.size == 0:
+		return PageSize
+	case m.size < hugePage && !m.dev.smallFolios.possible(now):
+		return PageSize
+	case m.mem.populated() < m.size:
 		return PageSize
 	}
-	return m.pages.of(m.mem, time.Now())
+	return m.pages.of(m.mem, now)
 }
 
 // RegisterDMB registers a DMB under a token that the caller has drawn, and opens it for its owner; [DMB.SetSize] gives it

@@ -3,16 +3,18 @@
 package device
 
 import (
+	"bytes"
 	"encoding/binary"
 	"os"
+	"path/filepath"
 	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// pageMeasure remembers for a while what a look into the page tables has found, since a look costs up to a millisecond and
-// fstat is what clients call to see whether their peer lives.
+// pageMeasure remembers for a while what a look into the page tables has found, since a look costs tens of microseconds and
+// more, and fstat is what clients call to see whether their peer lives.
 type pageMeasure struct {
 	at   time.Time
 	page int64
@@ -26,6 +28,36 @@ func (p *pageMeasure) of(m *memory, now time.Time) int64 {
 	}
 	return p.page
 }
+
+// smallFolios remembers for a while whether the kernel gives shared memory any pages between 4 KiB and 2 MiB. Where it does
+// not, which is the default, nothing need be measured of a DMB below 2 MiB.
+type smallFolios struct {
+	at time.Time
+	on bool
+}
+
+func (s *smallFolios) possible(now time.Time) bool {
+	if s.at.IsZero() || now.Sub(s.at) > measureAgain {
+		s.at, s.on = now, anySmallFolios()
+	}
+	return s.on
+}
+
+func anySmallFolios() bool {
+	settings, err := filepath.Glob("/sys/kernel/mm/transparent_hugepage/hugepages-*kB/shmem_enabled")
+	if err != nil {
+		return false
+	}
+	for _, path := range settings {
+		if text, err := os.ReadFile(path); err == nil && !bytes.Contains(text, []byte("[never]")) {
+			return true
+		}
+	}
+	return false
+}
+
+// hugePage is the size from which a DMB can have a page of that size.
+const hugePage = 2 << 20
 
 // pageSizeOf returns the size of the physically contiguous pages (folios) that back most of a populated memory: the largest
 // size such that at least half of the memory lies in folios that large. 4096 if the kernel does not tell.
