@@ -73,7 +73,7 @@ lint:
 	    CGO_ENABLED=0 GOOS=$${target%/*} GOARCH=$${target#*/} $(GO) vet ./tree || exit 1; done
 
 bench: setup build
-	$(SUDO) bench/run.sh
+	$(SUDO) bench/run.py
 
 install: build
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include $(DESTDIR)/sbin \

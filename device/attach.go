@@ -71,12 +71,12 @@ func (d *Device) AttachDMB(c Caller, m *DMB, a Access) (*Handle, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch {
-	case !m.Leased && m.belongsTo(who):
+	case !m.Leased && m.belongsTo(pid, who):
 		if !m.named {
 			return nil, unix.ENOENT
 		}
 		return m.openOwner()
-	case a == ReadOnly && (m.belongsTo(who) || d.privileged(who)):
+	case a == ReadOnly && (m.belongsTo(pid, who) || d.privileged(who)):
 		return m.inspect(who)
 	}
 	if err := m.mayAttach(a); err != nil {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"strconv"
-	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -109,44 +108,28 @@ func processByPidfd(tid uint32) (int, error) {
 }
 
 func processByStatus(tid uint32) (int, error) {
-	tgid, err := statusField(tid, "Tgid:")
-	if err != nil {
-		return 0, err
-	}
-	return strconv.Atoi(tgid)
-}
-
-// statusField returns one line of a thread's status file, without its name.
-func statusField(tid uint32, name string) (string, error) {
 	path := fmt.Sprintf("/proc/%d/status", tid)
 	status, err := os.ReadFile(path)
 	if err != nil {
-		return "", err
-	}
-	for line := range bytes.Lines(status) {
-		if v, ok := bytes.CutPrefix(line, []byte(name)); ok {
-			return string(bytes.TrimSpace(v)), nil
-		}
-	}
-	return "", &os.PathError{Op: "find " + name + " in", Path: path, Err: syscall.EIO}
-}
-
-// fsuid returns the uid that the process has for file systems, which is the one that FUSE gives of a caller.
-func (p *Process) fsuid() (uint32, error) {
-	info := unix.PidfdInfo{Mask: unix.PIDFD_INFO_PID | unix.PIDFD_INFO_CREDS}
-	if err := unix.IoctlPidfdInfo(p.pidfd, &info); err == nil {
-		return info.Fsuid, nil
-	}
-	value, err := statusField(uint32(p.PID), "Uid:") // real, effective, saved, file system
-	if err != nil {
 		return 0, err
 	}
-	uids := strings.Fields(value)
-	if len(uids) != 4 {
-		return 0, fmt.Errorf("uids of process %d: %q: %w", p.PID, value, syscall.EIO)
+	for line := range bytes.Lines(status) {
+		if v, ok := bytes.CutPrefix(line, []byte("Tgid:")); ok {
+			return strconv.Atoi(string(bytes.TrimSpace(v)))
+		}
 	}
-	uid, err := strconv.ParseUint(uids[3], 10, 32)
-	return uint32(uid), err
+	return 0, &os.PathError{Op: "find Tgid in", Path: path, Err: syscall.EIO}
+}
+
+// owner returns the uid to which a process belongs for ptrace and in /proc: its effective uid or, where it may not be dumped
+// because it has given up privileges, root.
+func (p *Process) owner() (uint32, error) {
+	var st unix.Stat_t
+	path := fmt.Sprintf("/proc/%d/status", p.PID) // the directory itself always shows the effective uid
+	if err := unix.Stat(path, &st); err != nil {
+		return 0, &os.PathError{Op: "stat", Path: path, Err: err}
+	}
+	return st.Uid, nil
 }
 
 // identify looks up both which process the caller belongs to and in whose name it acts.

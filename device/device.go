@@ -149,7 +149,7 @@ func (d *Device) LookupDMB(t Token) *DMB {
 
 // ListDMBs returns the DMBs that are the caller's to see: its own principal's, or all if it is privileged.
 func (d *Device) ListDMBs(c Caller) ([]*DMB, error) {
-	who, err := c.principal()
+	pid, who, err := c.identify()
 	if err != nil {
 		return nil, err
 	}
@@ -159,7 +159,7 @@ func (d *Device) ListDMBs(c Caller) ([]*DMB, error) {
 	owners := make(map[*Process]bool) // looked up once each: a process can have thousands of DMBs
 	var list []*DMB
 	for _, m := range d.dmbs {
-		if all || m.belongsToOneOf(owners, who) {
+		if all || m.belongsToOneOf(owners, pid, who) {
 			list = append(list, m)
 		}
 	}
@@ -167,13 +167,13 @@ func (d *Device) ListDMBs(c Caller) ([]*DMB, error) {
 }
 
 // belongsToOneOf is belongsTo with a memory of the processes that have been looked up. The lock is held.
-func (m *DMB) belongsToOneOf(owners map[*Process]bool, who Principal) bool {
+func (m *DMB) belongsToOneOf(owners map[*Process]bool, pid int, who Principal) bool {
 	if !m.Leased {
-		return m.belongsTo(who)
+		return m.belongsTo(pid, who)
 	}
 	own, known := owners[m.process]
 	if !known {
-		own = m.belongsTo(who)
+		own = m.belongsTo(pid, who)
 		owners[m.process] = own
 	}
 	return own

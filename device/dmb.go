@@ -215,14 +215,14 @@ func (m *DMB) ownerCheck(c Caller) (func() bool, error) {
 		return func() bool { return pid == m.process.PID && !m.process.exited() }, err
 	}
 	who, err := c.principal()
-	return func() bool { return m.belongsTo(who) }, err
+	return func() bool { return who.mayTouch(m.who) }, err
 }
 
-// belongsTo reports whether the DMB is a principal's own: one that could ptrace the owner of a leased DMB as that one is now,
-// or who registered another as that one was then. The lock is held.
-func (m *DMB) belongsTo(who Principal) bool {
+// belongsTo reports whether the DMB is the caller's own: of a leased one it is the owner or could ptrace it as that one is
+// now, another one it could have registered. The lock is held.
+func (m *DMB) belongsTo(pid int, who Principal) bool {
 	if m.Leased {
-		return m.process.belongsTo(who)
+		return m.process.belongsTo(pid, who)
 	}
 	return who.mayTouch(m.who)
 }
@@ -234,13 +234,13 @@ func (d *Device) UnregisterDMB(c Caller, t Token) error {
 	if m == nil {
 		return unix.EINVAL
 	}
-	who, err := c.principal()
+	pid, who, err := c.identify()
 	if err != nil {
 		return err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !m.belongsTo(who) && !d.privileged(who) {
+	if !m.belongsTo(pid, who) && !d.privileged(who) {
 		return unix.EPERM
 	}
 	m.unregister()

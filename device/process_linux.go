@@ -88,7 +88,7 @@ func (p *Process) exited() bool {
 
 // principal looks up in whose name the process acts now. The lock is held.
 func (p *Process) principal() (Principal, error) {
-	uid, err := p.fsuid()
+	uid, err := p.owner()
 	if err != nil {
 		return Principal{}, err
 	}
@@ -99,8 +99,11 @@ func (p *Process) principal() (Principal, error) {
 	return who, err
 }
 
-// belongsTo reports whether the process is a principal's own: whether that one could ptrace it now. The lock is held.
-func (p *Process) belongsTo(who Principal) bool {
+// belongsTo reports whether the process is the caller's own: itself, or one that the caller could ptrace now. The lock is held.
+func (p *Process) belongsTo(pid int, who Principal) bool {
+	if p.PID == pid && !p.exited() {
+		return true
+	}
 	owner, err := p.principal()
 	return err == nil && who.mayTouch(owner)
 }

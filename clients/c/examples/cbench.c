@@ -76,7 +76,8 @@ static void usage(void)
 {
 	fputs("usage: ismfs-cbench [--mount DIR] cost\n"
 	      "       ismfs-cbench [--mount DIR] [--rounds N] [--mib N] bandwidth\n"
-	      "       ismfs-cbench [--mount DIR] hold COUNT BYTES     (prints ready, ends with standard input)\n",
+	      "       ismfs-cbench [--mount DIR] hold COUNT BYTES     (prints ready, ends with standard input)\n"
+	      "       ismfs-cbench [--mount DIR] [--mib N] source dmb|unix SOCKET     (sends to a receiver in another language)\n",
 	      stderr);
 	exit(2);
 }
@@ -119,6 +120,8 @@ int main(int argc, char **argv)
 		bench_bandwidth(&bench);
 	else if (strcmp(what, "hold") == 0 && optind == argc - 2)
 		hold(&bench, number(argv[optind]), number(argv[optind + 1]));
+	else if (strcmp(what, "source") == 0 && optind == argc - 2)
+		bench_source(&bench, strcmp(argv[optind], "dmb") == 0, argv[optind + 1]);
 	else
 		usage();
 	ismfs_device_close(&bench.dev);

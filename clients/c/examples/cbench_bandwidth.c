@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -209,6 +210,27 @@ static double run(const struct bench *bench, enum transport transport, enum plac
 	close(control[0]);
 	must(waitpid(child, &status, 0) == child && status == 0, "the receiver");
 	return rate;
+}
+
+/*
+ * The sender for a receiver in another language, which listens on a Unix socket: the bytes go through that socket, or, once the two have
+ * told each other their tokens on it (8 bytes each, native order), through the receiver's DMB.
+ */
+void bench_source(const struct bench *bench, bool through_dmb, const char *path)
+{
+	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+	struct end end = { .fd = fd };
+	char byte;
+
+	must(strlen(path) < sizeof(address.sun_path), "path");
+	strcpy(address.sun_path, path);
+	must(fd >= 0 && connect(fd, (struct sockaddr *)&address, sizeof(address)) == 0, path);
+	if (through_dmb)
+		open_ismfs(bench, &end, fd, BACKWARD_RING);
+	send_all(&end, bench->bytes);
+	must(read(fd, &byte, 1) >= 0, "the receiver"); /* it has all, or is gone */
+	close_end(&end);
 }
 
 /* ---- all rounds ---- */
