@@ -109,6 +109,9 @@ func checkMountPoint(point string, replace bool) error {
 		return withCode(exitMountPoint, fmt.Errorf("mount point: %w", err))
 	}
 	if len(entries) > 0 {
+		if _, mounted, err := mountAt(point); err != nil || mounted { // since clearMounts has looked
+			return errors.Join(err, justMounted(point))
+		}
 		return withCode(exitMountPoint, fmt.Errorf("mount point %s is not empty: it holds %s; use an empty directory", point, entries[0].Name()))
 	}
 	return nil
@@ -147,9 +150,13 @@ func lockMountPoint(point string) (unlock func(), err error) {
 	}
 	if _, mounted, err := mountAt(point); err != nil || mounted {
 		unlock()
-		return nil, errors.Join(err, withCode(exitInUse, fmt.Errorf("an ismfs has just been mounted on %s", point)))
+		return nil, errors.Join(err, justMounted(point))
 	}
 	return unlock, nil
+}
+
+func justMounted(point string) error {
+	return withCode(exitInUse, fmt.Errorf("an ismfs has just been mounted on %s", point))
 }
 
 // mountAt returns the ismfs mount on top of a path.
