@@ -19,7 +19,7 @@ GOFLAGS_VERSION = -trimpath -ldflags '-X main.version=$(VERSION)'
 SOAK    ?= 60s
 
 PROGRAMS = ismfs smcd-dump
-PACKAGES = gcc libc6-dev make git python3 iproute2 util-linux kmod
+PACKAGES = gcc libc6-dev make git python3 iproute2 util-linux kmod nftables tshark
 
 .PHONY: all setup build clients install demo test test-go race soak lint bench clean
 
@@ -28,7 +28,8 @@ all: build
 setup:
 	@missing=; for p in $(PACKAGES); do \
 	    dpkg-query -W -f '$${Status}' $$p 2>/dev/null | grep -q 'ok installed' || missing="$$missing $$p"; done; \
-	if [ -n "$$missing" ]; then $(SUDO) apt-get update -qq && $(SUDO) apt-get install -y -qq --no-install-recommends $$missing; fi
+	if [ -n "$$missing" ]; then $(SUDO) apt-get update -qq && \
+	    $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; fi
 	@$(GO) version >/dev/null || { echo "setup: Go is missing: see https://go.dev/doc/install" >&2; exit 1; }
 	$(GO) mod download
 	@[ -e /dev/fuse ] || $(SUDO) modprobe fuse || echo "setup: /dev/fuse is missing; ismfs doctor tells more" >&2
@@ -69,8 +70,7 @@ lint:
 	$(GO) vet ./...
 	$(GO) mod tidy -diff
 	@for target in darwin/arm64 windows/amd64 linux/arm64; do \
-	    echo "vet ./tree for $$target"; \
-	    CGO_ENABLED=0 GOOS=$${target%/*} GOARCH=$${target#*/} $(GO) vet ./tree || exit 1; done
+	    CGO_ENABLED=0 GOOS=$${target%/*} GOARCH=$${target#*/} $(GO) vet ./tree ./smc ./bpf/smcopt || exit 1; done
 
 bench: setup build
 	$(SUDO) bench/run.py

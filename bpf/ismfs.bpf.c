@@ -1,0 +1,567 @@
+// SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0
+//go:build ignore
+
+/*
+ * The SMC TCP option for ordinary TCP sockets: docs/bpf.md tells what is attached where.
+ *
+ * The option, 14 bytes, only in a SYN and in the SYN-ACK that answers it:
+ *
+ *   offset  size
+ *        0     1  kind, 254 (TCPOPT_EXP)
+ *        1     1  length, 14; the kernel's own option is the first 6 bytes, length 6
+ *        2     4  magic, E2D4C3D9 (TCPOPT_SMC_MAGIC)
+ *        6     1  direction: 1 from a client, 2 from a server
+ *        7     7  tag of the device
+ *
+ * Setsockopt and getsockopt carry 8 bytes of the same form, a verb or an answer in place of the direction (struct word).
+ *
+ * Who decides what, and where it is kept:
+ *
+ *   socket storage   a client or listener that asked; what the peer's SYN or SYN-ACK had. Accepted sockets inherit it.
+ *   tags             the devices of this host. A tag is here before anybody can know it, and once gone never comes back.
+ *   answered         SYNs answered with the option whose connection is not established yet. The request socket of such a
+ *                    handshake has no storage; its cookie is its child's.
+ *
+ * The server's answer must never be "plain" when the client was told "SMC": the client's Proposal would go to the application.
+ * So it is read from what the SYN-ACK really said (answered) and not from how things stand when the last ACK comes: the tag may
+ * have been withdrawn and the listener un-marked since. Only if a flood of SYNs has driven the entry out is it worked out anew,
+ * from the saved SYN.
+ */
+
+#include <linux/bpf.h>
+#include <linux/errno.h>
+#include <bpf/bpf_helpers.h>
+
+#define SOL_TCP 6
+#define SOL_SMC 286
+#define IPPROTO_TCP 6
+#define TCP_SAVE_SYN 27
+#ifndef TCP_BPF_SOCK_OPS_CB_FLAGS
+#define TCP_BPF_SOCK_OPS_CB_FLAGS 1008
+#endif
+
+#define TCPHDR_SYN 0x02
+#define TCPOPT_FASTOPEN 34
+#define TCPOPT_EXP 254
+#define TCPOLEN_EXP_SMC_BASE 6
+#define TCPOLEN_ISMFS 14
+
+#define FROM_CLIENT 1
+#define FROM_SERVER 2
+
+#define UNMARK 0
+#define MARK 1
+
+/* Answers. Zero is none of them, so that no buffer left untouched reads as an answer. */
+#define UNDECIDED 0
+#define PLAIN 1
+#define SMC 2
+#define KERNEL 3
+#define LISTENER 4
+
+union word {
+	__u64 all;
+	struct {
+		__u8 head; /* zero in keys */
+		__u8 tag[7];
+	};
+};
+
+struct option {
+	__u8 kind;
+	__u8 len;
+	__u8 magic[4];
+	union word word;
+} __attribute__((packed));
+
+_Static_assert(sizeof(struct option) == TCPOLEN_ISMFS, "length of the option");
+
+/* Roles of a marked socket. */
+#define UNUSED 0 /* neither connects nor listens yet */
+#define CLIENT 1
+#define SERVER 2 /* listens */
+#define CHILD 3	 /* came from a listener that was marked at some time */
+
+struct mark {
+	__u64 tag;  /* what the socket asked for; 0: nothing any more */
+	__u64 peer; /* the tag that the peer's SYN or SYN-ACK had */
+	__u8 role;
+	__u8 answer;
+	__u8 asked;	/* somebody has read the answer */
+	__u8 reserved;	/* there was room in the SYN */
+	__u8 own_write; /* BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG is set for us alone */
+	__u8 own_save;	/* TCP_SAVE_SYN is */
+	__u8 unused[2];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_CLONE);
+	__type(key, int);
+	__type(value, struct mark);
+} ismfs_marks SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u64);
+	__type(value, __u64); /* CLOCK_BOOTTIME when it was added */
+} ismfs_tags SEC(".maps");
+
+#define REFUSED 0 /* in place of a tag: looked like ours, but there was no room in the SYN-ACK */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __u64);   /* socket cookie */
+	__type(value, __u64); /* tag */
+} ismfs_answered SEC(".maps");
+
+/* The option's number at SOL_SMC. Its last byte is the version of struct word; the tests use another number. */
+const volatile __u32 option_name = 0x49534d01;
+
+static __always_inline int known(__u64 tag)
+{
+	return bpf_map_lookup_elem(&ismfs_tags, &tag) != NULL;
+}
+
+static __always_inline void put_option(struct option *o, __u64 tag, __u8 direction)
+{
+	o->kind = TCPOPT_EXP;
+	o->len = TCPOLEN_ISMFS;
+	o->magic[0] = 0xe2;
+	o->magic[1] = 0xd4;
+	o->magic[2] = 0xc3;
+	o->magic[3] = 0xd9;
+	o->word.all = tag;
+	o->word.head = direction;
+}
+
+/* get_option returns the option's length, or an error; other lengths than ours and the kernel's are errors, too. */
+static __always_inline int get_option(struct bpf_sock_ops *ctx, struct option *o, __u64 flags)
+{
+	int n;
+
+	put_option(o, 0, 0);
+	o->len = TCPOLEN_EXP_SMC_BASE; /* search by kind and magic */
+	n = bpf_load_hdr_opt(ctx, o, sizeof(*o), flags);
+	if (n == TCPOLEN_ISMFS || n == TCPOLEN_EXP_SMC_BASE)
+		return n;
+	return -EINVAL;
+}
+
+/* syn_tag returns the tag of a SYN that one of this host's clients has sent, as far as one can see, else 0. */
+static __always_inline __u64 syn_tag(struct bpf_sock_ops *ctx)
+{
+	__u8 fastopen[18] = { TCPOPT_FASTOPEN };
+	struct option o;
+	union word w;
+
+	if (get_option(ctx, &o, BPF_LOAD_HDR_OPT_TCP_SYN) != TCPOLEN_ISMFS || o.word.head != FROM_CLIENT)
+		return 0;
+	/* Its data would be with the application before the handshake ends. */
+	if (bpf_load_hdr_opt(ctx, fastopen, sizeof(fastopen), BPF_LOAD_HDR_OPT_TCP_SYN) != -ENOMSG)
+		return 0;
+	w.all = o.word.all;
+	w.head = 0;
+	return known(w.all) ? w.all : 0;
+}
+
+static __always_inline struct mark *mark_of(struct bpf_sock_ops *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+
+	return sk ? bpf_sk_storage_get(&ismfs_marks, sk, NULL, 0) : NULL;
+}
+
+static __always_inline void want_write(struct bpf_sock_ops *ctx, struct mark *m)
+{
+	__u32 flags = ctx->bpf_sock_ops_cb_flags;
+
+	if (flags & BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG)
+		return;
+	m->own_write = 1;
+	bpf_sock_ops_cb_flags_set(ctx, flags | BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
+}
+
+/* done_writing spares an established connection the call for each segment. */
+static __always_inline void done_writing(struct bpf_sock_ops *ctx, struct mark *m)
+{
+	__u32 flags = ctx->bpf_sock_ops_cb_flags;
+
+	if (!m->own_write)
+		return;
+	m->own_write = 0;
+	bpf_sock_ops_cb_flags_set(ctx, flags & ~BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
+}
+
+static __always_inline void connecting(struct bpf_sock_ops *ctx)
+{
+	struct mark *m = mark_of(ctx);
+
+	if (!m || !m->tag)
+		return;
+	m->role = CLIENT;
+	m->peer = 0;
+	m->answer = UNDECIDED;
+	m->asked = 0;
+	m->reserved = 0;
+	want_write(ctx, m);
+}
+
+static __always_inline void listening(struct bpf_sock_ops *ctx)
+{
+	struct mark *m = mark_of(ctx);
+	int on = 0;
+
+	if (!m || !m->tag)
+		return;
+	m->role = SERVER;
+	/* In this order: a SYN that is saved must be one that was looked at. */
+	want_write(ctx, m);
+	if (!bpf_getsockopt(ctx, SOL_TCP, TCP_SAVE_SYN, &on, sizeof(on)) && on)
+		return;
+	on = 1;
+	m->own_save = !bpf_setsockopt(ctx, SOL_TCP, TCP_SAVE_SYN, &on, sizeof(on));
+}
+
+static __always_inline void reserve_in_syn(struct bpf_sock_ops *ctx)
+{
+	struct mark *m = mark_of(ctx);
+
+	if (m && m->tag && m->role == CLIENT)
+		m->reserved = !bpf_reserve_hdr_opt(ctx, TCPOLEN_ISMFS, 0);
+}
+
+/*
+ * A SYN-ACK is written for a request socket; the listener, and so its mark, cannot be reached from here. A retransmitted one
+ * must say what the first one said.
+ */
+static __always_inline void reserve_in_synack(struct bpf_sock_ops *ctx)
+{
+	__u64 cookie, tag, *answered;
+
+	if (ctx->args[0] == BPF_WRITE_HDR_TCP_SYNACK_COOKIE)
+		return;
+	cookie = bpf_get_socket_cookie(ctx);
+	answered = bpf_map_lookup_elem(&ismfs_answered, &cookie);
+	if (!answered) {
+		tag = syn_tag(ctx);
+		if (!tag || bpf_map_update_elem(&ismfs_answered, &cookie, &tag, BPF_ANY))
+			return;
+		answered = bpf_map_lookup_elem(&ismfs_answered, &cookie);
+	}
+	if (answered && *answered != REFUSED && bpf_reserve_hdr_opt(ctx, TCPOLEN_ISMFS, 0))
+		*answered = REFUSED;
+}
+
+static __always_inline void write_in_syn(struct bpf_sock_ops *ctx)
+{
+	struct mark *m = mark_of(ctx);
+	struct option o;
+
+	if (!m || !m->tag || m->role != CLIENT || !m->reserved)
+		return;
+	put_option(&o, m->tag, FROM_CLIENT);
+	if (bpf_store_hdr_opt(ctx, &o, sizeof(o), 0))
+		m->reserved = 0;
+}
+
+static __always_inline void write_in_synack(struct bpf_sock_ops *ctx)
+{
+	__u64 cookie, *answered;
+	struct option o;
+
+	if (ctx->args[0] == BPF_WRITE_HDR_TCP_SYNACK_COOKIE)
+		return;
+	cookie = bpf_get_socket_cookie(ctx);
+	answered = bpf_map_lookup_elem(&ismfs_answered, &cookie);
+	if (!answered || *answered == REFUSED)
+		return;
+	put_option(&o, *answered, FROM_SERVER);
+	if (bpf_store_hdr_opt(ctx, &o, sizeof(o), 0))
+		*answered = REFUSED;
+}
+
+/* A SYN-ACK with our own direction in it is an echo. */
+static __always_inline void client_established(struct bpf_sock_ops *ctx)
+{
+	struct mark *m = mark_of(ctx);
+	struct option o;
+	union word w;
+	int n;
+
+	if (!m || m->role != CLIENT)
+		return;
+	done_writing(ctx, m);
+	m->answer = PLAIN;
+	if (!m->tag || !m->reserved)
+		return;
+	n = get_option(ctx, &o, 0);
+	if (n == TCPOLEN_EXP_SMC_BASE) {
+		m->answer = KERNEL;
+	} else if (n == TCPOLEN_ISMFS && o.word.head == FROM_SERVER) {
+		w.all = o.word.all;
+		w.head = 0;
+		if (w.all != m->tag)
+			return;
+		m->peer = w.all;
+		m->answer = SMC;
+	}
+}
+
+/* Also called for a client whose SYN met the other end's SYN: no SYN-ACK answered either, so it is plain. */
+static __always_inline void server_established(struct bpf_sock_ops *ctx)
+{
+	struct mark *m = mark_of(ctx);
+	__u64 cookie, *answered, tag = 0;
+
+	if (!m)
+		return;
+	done_writing(ctx, m);
+	m->peer = 0;
+	m->answer = PLAIN;
+	m->asked = 0;
+	m->own_save = 0;
+	m->role = CHILD;
+	cookie = bpf_get_socket_cookie(ctx);
+	answered = bpf_map_lookup_elem(&ismfs_answered, &cookie);
+	if (answered) {
+		tag = *answered;
+		bpf_map_delete_elem(&ismfs_answered, &cookie);
+	} else if (m->tag) {
+		tag = syn_tag(ctx);
+	}
+	if (!tag)
+		return;
+	m->peer = tag;
+	m->answer = SMC;
+}
+
+/* Always 1, and never a reply: both would replace those of other programs. */
+SEC("sockops")
+int ismfs_sockops(struct bpf_sock_ops *ctx)
+{
+	switch (ctx->op) {
+	case BPF_SOCK_OPS_TCP_CONNECT_CB:
+		connecting(ctx);
+		break;
+	case BPF_SOCK_OPS_TCP_LISTEN_CB:
+		listening(ctx);
+		break;
+	case BPF_SOCK_OPS_ACTIVE_ESTABLISHED_CB:
+		client_established(ctx);
+		break;
+	case BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB:
+		server_established(ctx);
+		break;
+	case BPF_SOCK_OPS_HDR_OPT_LEN_CB:
+		if (!(ctx->skb_tcp_flags & TCPHDR_SYN))
+			break;
+		if (ctx->is_fullsock)
+			reserve_in_syn(ctx);
+		else
+			reserve_in_synack(ctx);
+		break;
+	case BPF_SOCK_OPS_WRITE_HDR_OPT_CB:
+		if (!(ctx->skb_tcp_flags & TCPHDR_SYN))
+			break;
+		if (ctx->is_fullsock)
+			write_in_syn(ctx);
+		else
+			write_in_synack(ctx);
+		break;
+	}
+	return 1;
+}
+
+/*
+ * pass leaves an option to the kernel and to other programs. Of a long value a program sees the first page only; unless told
+ * 0 ("the caller's own buffer"), kernels before 6.5 then fail the call, later ones log it.
+ */
+static __always_inline int pass(struct bpf_sockopt *ctx)
+{
+	if (ctx->optlen > (long)(ctx->optval_end - ctx->optval))
+		ctx->optlen = 0;
+	return 1;
+}
+
+static __always_inline int ours(struct bpf_sockopt *ctx)
+{
+	return ctx->level == SOL_SMC && ctx->optname == option_name && ctx->sk && ctx->sk->protocol == IPPROTO_TCP;
+}
+
+static __always_inline int fail(int error)
+{
+	bpf_set_retval(error);
+	return 1;
+}
+
+/* listen_now does to a socket that listens already what listening() does at listen(2). Linux 6.12 at least. */
+static __always_inline int listen_now(struct bpf_sockopt *ctx, struct mark *m)
+{
+	int flags = 0, on = 0;
+
+	if (bpf_getsockopt(ctx->sk, SOL_TCP, TCP_BPF_SOCK_OPS_CB_FLAGS, &flags, sizeof(flags)))
+		return -EOPNOTSUPP;
+	if (!(flags & BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG)) {
+		flags |= BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG;
+		if (bpf_setsockopt(ctx->sk, SOL_TCP, TCP_BPF_SOCK_OPS_CB_FLAGS, &flags, sizeof(flags)))
+			return -EOPNOTSUPP;
+		m->own_write = 1;
+	}
+	if (bpf_getsockopt(ctx->sk, SOL_TCP, TCP_SAVE_SYN, &on, sizeof(on)) || !on) {
+		on = 1;
+		m->own_save = !bpf_setsockopt(ctx->sk, SOL_TCP, TCP_SAVE_SYN, &on, sizeof(on));
+	}
+	m->role = SERVER;
+	return 0;
+}
+
+/* The storage stays: children whose SYN was answered before are still told so. */
+static __always_inline void listen_no_more(struct bpf_sockopt *ctx, struct mark *m)
+{
+	int flags = 0, off = 0;
+
+	if (m->own_save)
+		bpf_setsockopt(ctx->sk, SOL_TCP, TCP_SAVE_SYN, &off, sizeof(off));
+	m->own_save = 0;
+	if (!m->own_write)
+		return;
+	if (bpf_getsockopt(ctx->sk, SOL_TCP, TCP_BPF_SOCK_OPS_CB_FLAGS, &flags, sizeof(flags)))
+		return;
+	flags &= ~BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG;
+	if (!bpf_setsockopt(ctx->sk, SOL_TCP, TCP_BPF_SOCK_OPS_CB_FLAGS, &flags, sizeof(flags)))
+		m->own_write = 0;
+}
+
+SEC("cgroup/setsockopt")
+int ismfs_setsockopt(struct bpf_sockopt *ctx)
+{
+	union word *v = ctx->optval, w;
+	struct mark *m;
+	__u64 before;
+	__u32 state;
+	int err;
+
+	if (!ours(ctx))
+		return pass(ctx);
+	if ((void *)(v + 1) > ctx->optval_end || ctx->optlen != sizeof(*v) || v->head > MARK)
+		return fail(-EINVAL);
+	state = ctx->sk->state;
+	if (state != BPF_TCP_CLOSE && state != BPF_TCP_LISTEN)
+		return fail(-EISCONN);
+
+	if (v->head == UNMARK) {
+		m = bpf_sk_storage_get(&ismfs_marks, ctx->sk, NULL, 0);
+		if (m) {
+			m->tag = 0;
+			if (state == BPF_TCP_LISTEN)
+				listen_no_more(ctx, m);
+		}
+		goto done;
+	}
+
+	w.all = v->all;
+	w.head = 0;
+	if (!w.all || !known(w.all))
+		return fail(-ENODEV);
+	m = bpf_sk_storage_get(&ismfs_marks, ctx->sk, NULL, BPF_SK_STORAGE_GET_F_CREATE);
+	if (!m)
+		return fail(-ENOMEM);
+	before = m->tag;
+	m->tag = w.all;
+	if (state == BPF_TCP_LISTEN) {
+		err = listen_now(ctx, m);
+		if (err) {
+			m->tag = before;
+			return fail(err);
+		}
+	}
+done:
+	ctx->optlen = -1; /* handled: not for the kernel */
+	return 1;
+}
+
+SEC("cgroup/getsockopt")
+int ismfs_getsockopt(struct bpf_sockopt *ctx)
+{
+	union word *v = ctx->optval;
+	struct mark *m;
+
+	if (!ours(ctx))
+		return pass(ctx);
+	m = bpf_sk_storage_get(&ismfs_marks, ctx->sk, NULL, 0);
+	if (!m)
+		return fail(-ENODATA);
+	if ((void *)(v + 1) > ctx->optval_end)
+		return fail(-EINVAL);
+	if (ctx->sk->state == BPF_TCP_LISTEN) {
+		if (!m->tag)
+			return fail(-ENODATA);
+		v->all = m->tag;
+		v->head = LISTENER;
+	} else {
+		if (m->answer == UNDECIDED)
+			return fail(m->tag ? -ENOTCONN : -ENODATA);
+		v->all = m->peer;
+		v->head = m->answer;
+		m->asked = 1;
+	}
+	ctx->optlen = sizeof(*v);
+	barrier(); /* the verifier refuses one store of 8 bytes to both */
+	ctx->retval = 0;
+	return 1;
+}
+
+/*
+ * ismfs_sockets lists the sockets that would be worse off without the programs: a record for each marked listener, and for each
+ * connection whose answer nobody has read.
+ */
+
+struct bpf_iter_meta {
+	struct seq_file *seq;
+} __attribute__((preserve_access_index));
+
+struct sock_common {
+	unsigned long skc_flags;
+} __attribute__((preserve_access_index));
+
+struct sock {
+	struct sock_common __sk_common;
+} __attribute__((preserve_access_index));
+
+#define SOCK_DEAD (1UL << 0) /* of skc_flags: closed, though its memory is not free yet */
+
+struct bpf_iter__bpf_sk_storage_map {
+	struct bpf_iter_meta *meta;
+	struct bpf_map *map;
+	struct sock *sk;
+	struct mark *value;
+};
+
+SEC("iter/bpf_sk_storage_map")
+int ismfs_sockets(struct bpf_iter__bpf_sk_storage_map *ctx)
+{
+	struct mark *m = ctx->value;
+	struct sock *sk = ctx->sk;
+	int needs;
+
+	if (!m || !sk || sk->__sk_common.skc_flags & SOCK_DEAD)
+		return 0;
+	switch (m->role) {
+	case SERVER:
+		needs = m->tag != 0;
+		break;
+	case CHILD:
+		needs = !m->asked && (m->tag || m->answer == SMC);
+		break;
+	default:
+		needs = !m->asked && m->tag;
+	}
+	if (needs)
+		bpf_seq_write(ctx->meta->seq, m, sizeof(*m));
+	return 0;
+}
+
+char _license[] SEC("license") = "GPL";
