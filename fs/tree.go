@@ -22,6 +22,7 @@ type tree struct {
 	opts    Options
 	log     *slog.Logger
 	mounted time.Time
+	gone    *forgetter
 }
 
 // Inode numbers say what a file is and whose: a DMB's is owner's process id << 32 | its number, a procs block's is id << 32,
@@ -55,8 +56,8 @@ func (t *tree) newRoot() (root *rootDir, populate func(context.Context)) {
 			node := dev.NewPersistentInode(ctx, &controlNode{tree: t, control: c}, gofs.StableAttr{Mode: fuse.S_IFREG})
 			dev.AddChild(c.name, node, false)
 		}
-		t.addDir(ctx, dev, "dmbs", &dmbsDir{sealedDir{tree: t, mode: 0o1777}})
-		t.addDir(ctx, dev, "bells", &bellsDir{sealedDir{tree: t, mode: 0o555}})
+		t.gone.dmbs = t.addDir(ctx, dev, "dmbs", &dmbsDir{sealedDir{tree: t, mode: 0o1777}})
+		t.gone.bells = t.addDir(ctx, dev, "bells", &bellsDir{sealedDir{tree: t, mode: 0o555}})
 		t.addDir(ctx, dev, "procs", &procsDir{sealedDir{tree: t, mode: 0o1777}})
 	}
 }
