@@ -94,6 +94,14 @@ func (d *Device) ListBlocks(c Caller) ([]BlockInfo, error) {
 	return list, nil
 }
 
+// HasBlock reports whether there is a procs block with an id, without regard to who asks.
+func (d *Device) HasBlock(id uint32) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	p := d.processes.byID[id]
+	return p != nil && p.block != nil
+}
+
 func (d *Device) maySee(p *Process, pid int, who Principal) bool {
 	return d.privileged(who) || p.belongsTo(pid, who)
 }

@@ -183,9 +183,7 @@ func (n *dmbNode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, uint
 
 func (n *dmbNode) Release(_ context.Context, f gofs.FileHandle) syscall.Errno {
 	n.tree.dev.DetachDMB(f.(*dmbHandle).Handle)
-	if n.tree.dev.LookupDMB(n.dmb.Token) == nil { // no token comes back, so it cannot be another's
-		n.tree.gone.forget(n.dmb.Token)
-	}
+	n.tree.forgetter.soon()
 	return 0
 }
 

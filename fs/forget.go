@@ -3,48 +3,65 @@
 package fs
 
 import (
-	gofs "github.com/hanwen/go-fuse/v2/fs"
+	"sync/atomic"
+	"time"
 
-	"github.com/ismfs/ismfs/device"
+	gofs "github.com/hanwen/go-fuse/v2/fs"
 )
 
-// A forgetter tells the kernel which DMBs have lost their names. The kernel keeps a name and its inode after the last close
-// until it is short of memory itself, and the daemon keeps a node for each until the kernel forgets it: 0.5 KiB here and over
-// 1 KiB there for every DMB that ever was.
+// A forgetter tells the kernel which names have gone. The kernel keeps a name and its inode after the last close until it is
+// short of memory itself, and the daemon keeps a node for each until the kernel forgets it: 0.5 KiB here and over 1 KiB there
+// for every DMB and every process that ever was.
 //
-// It does so in a goroutine of its own, since the kernel takes the directory's lock for it and whoever holds that may be
-// waiting for the daemon.
+// It works in a goroutine of its own, since the kernel takes the directory's lock for it and whoever holds that may be waiting
+// for the daemon. And it works some time after a handle was closed, since a process's name goes with its exit, which comes later.
 type forgetter struct {
-	dmbs, bells *gofs.Inode // their directories
-	tokens      chan device.Token
+	dirs []forgetful
+	due  atomic.Bool // a handle was closed since the last round
 }
 
-// forgetQueue is how many names can wait. When more do, the rest stays until the kernel needs the memory.
-const forgetQueue = 1 << 13
+// forgetful is a directory whose names come and go.
+type forgetful struct {
+	dir  *gofs.Inode
+	gone func(name string) bool
+}
 
-func newForgetter() *forgetter { return &forgetter{tokens: make(chan device.Token, forgetQueue)} }
+const forgetEvery = 2 * time.Second
 
-// forget lets the kernel forget a DMB and its bell soon. It never blocks.
-func (f *forgetter) forget(t device.Token) {
-	select {
-	case f.tokens <- t:
-	default:
+// watch adds a directory. It is called before run.
+func (f *forgetter) watch(dir *gofs.Inode, gone func(name string) bool) {
+	f.dirs = append(f.dirs, forgetful{dir, gone})
+}
+
+// soon says that there may be names to forget.
+func (f *forgetter) soon() { f.due.Store(true) }
+
+// run works until the tree is no longer mounted.
+func (f *forgetter) run(done <-chan struct{}) {
+	tick := time.NewTicker(forgetEvery)
+	defer tick.Stop()
+	again := false // once more: what was closed just before a round may go just after it
+	for {
+		select {
+		case <-tick.C:
+		case <-done:
+			return
+		}
+		due := f.due.Swap(false)
+		if due || again {
+			f.round()
+		}
+		again = due
 	}
 }
 
-// run works until the tree is no longer mounted. That the kernel has forgotten a name already is no error here, nor that the
-// mount has gone.
-func (f *forgetter) run(done <-chan struct{}) {
-	for {
-		select {
-		case t := <-f.tokens:
-			for _, dir := range []*gofs.Inode{f.dmbs, f.bells} {
-				if name := t.String(); dir.GetChild(name) != nil {
-					dir.NotifyEntry(name)
-				}
+// round goes through what the kernel has of each directory. That it has forgotten a name already is no error here.
+func (f *forgetter) round() {
+	for _, d := range f.dirs {
+		for name := range d.dir.Children() {
+			if d.gone(name) {
+				d.dir.NotifyEntry(name)
 			}
-		case <-done:
-			return
 		}
 	}
 }

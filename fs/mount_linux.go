@@ -83,7 +83,7 @@ func mountAt(point string, fd int, o Options) error {
 }
 
 func serve(point string, fd int, dev *device.Device, o Options) (*Server, error) {
-	t := &tree{dev: dev, opts: o, log: o.Log, mounted: time.Now(), gone: newForgetter()}
+	t := &tree{dev: dev, opts: o, log: o.Log, mounted: time.Now()}
 	root, populate := t.newRoot()
 	callbacks := &server{log: o.Log}
 	logger := slog.NewLogLogger(o.Log.Handler(), slog.LevelDebug)
@@ -112,7 +112,7 @@ func serve(point string, fd int, dev *device.Device, o Options) (*Server, error)
 		defer close(s.done)
 		srv.Serve()
 	}()
-	go t.gone.run(s.done)
+	go t.forgetter.run(s.done)
 	if err := probePassthrough(srv); err != nil {
 		return nil, err
 	}

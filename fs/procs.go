@@ -189,5 +189,6 @@ func (n *blockNode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, ui
 
 func (n *blockNode) Release(_ context.Context, f gofs.FileHandle) syscall.Errno {
 	n.tree.dev.CloseBlock(f.(*blockHandle).BlockHandle)
+	n.tree.forgetter.soon()
 	return 0
 }

@@ -18,11 +18,11 @@ const DeviceName = "loopback-ism"
 
 // tree is what all nodes of one mount share.
 type tree struct {
-	dev     *device.Device
-	opts    Options
-	log     *slog.Logger
-	mounted time.Time
-	gone    *forgetter
+	dev       *device.Device
+	opts      Options
+	log       *slog.Logger
+	mounted   time.Time
+	forgetter forgetter
 }
 
 // Inode numbers say what a file is and whose: a DMB's is owner's process id << 32 | its number, a procs block's is id << 32,
@@ -56,9 +56,14 @@ func (t *tree) newRoot() (root *rootDir, populate func(context.Context)) {
 			node := dev.NewPersistentInode(ctx, &controlNode{tree: t, control: c}, gofs.StableAttr{Mode: fuse.S_IFREG})
 			dev.AddChild(c.name, node, false)
 		}
-		t.gone.dmbs = t.addDir(ctx, dev, "dmbs", &dmbsDir{sealedDir{tree: t, mode: 0o1777}})
-		t.gone.bells = t.addDir(ctx, dev, "bells", &bellsDir{sealedDir{tree: t, mode: 0o555}})
-		t.addDir(ctx, dev, "procs", &procsDir{sealedDir{tree: t, mode: 0o1777}})
+		// Neither tokens nor process ids come back, so a name that has gone is never another's.
+		noDMB := func(name string) bool { return t.findDMB(name) == nil }
+		t.forgetter.watch(t.addDir(ctx, dev, "dmbs", &dmbsDir{sealedDir{tree: t, mode: 0o1777}}), noDMB)
+		t.forgetter.watch(t.addDir(ctx, dev, "bells", &bellsDir{sealedDir{tree: t, mode: 0o555}}), noDMB)
+		t.forgetter.watch(t.addDir(ctx, dev, "procs", &procsDir{sealedDir{tree: t, mode: 0o1777}}), func(name string) bool {
+			id, ok := parseProcessID(name)
+			return ok && !t.dev.HasBlock(id) // self is no id, and stays
+		})
 	}
 }
 

@@ -31,23 +31,9 @@ func TestChurn(t *testing.T) {
 	// With a small heap the collector runs often, so that the live heap which stats shows is a recent one.
 	t.Setenv("GOGC", "10")
 	d := mountDevice(t)
-	startClient(t).churnFor(t, d, time.Second) // one round in small, so that what is made once is there
-	d.WantNothing()
+	churn(t, d, length/4) // so that tables and buffers have grown to what they need once
 	before := d.footprint(t)
-
-	var all sync.WaitGroup
-	end := time.Now().Add(length)
-	for range churners {
-		all.Go(func() {
-			for !t.Failed() && time.Now().Before(end) {
-				// Some live long, some die in the middle of their first call.
-				startClient(t).churnFor(t, d, min(time.Duration(rand.ExpFloat64()*float64(2*time.Second)), time.Until(end)))
-			}
-		})
-	}
-	all.Wait()
-	d.WantCount(0)
-	d.WantNothing()
+	churn(t, d, length-length/4)
 	made := d.sequence(t) - before.sequence
 	t.Logf("%d DMBs were registered", made)
 	if made < 10*churners {
@@ -74,6 +60,24 @@ func TestChurn(t *testing.T) {
 		return errors.Join(errs...)
 	})
 	t.Logf("before %+v, after %+v", before, d.footprint(t))
+}
+
+// churn lets all churn for a while, until nothing is left.
+func churn(t *testing.T, d *device, length time.Duration) {
+	t.Helper()
+	var all sync.WaitGroup
+	end := time.Now().Add(length)
+	for range churners {
+		all.Go(func() {
+			for !t.Failed() && time.Now().Before(end) {
+				// Some live long, some die in the middle of their first call.
+				startClient(t).churnFor(t, d, min(time.Duration(rand.ExpFloat64()*float64(2*time.Second)), time.Until(end)))
+			}
+		})
+	}
+	all.Wait()
+	d.WantCount(0)
+	d.WantNothing()
 }
 
 // footprint is what a daemon takes.
