@@ -27,6 +27,7 @@ import ismfs  # noqa: E402
 DMBS = 5000  # a full table: the default of max_dmbs
 ROUNDS = 7
 MIB = 256  # a transfer
+TRANSPORTS = {"ismfs": "DMB of 1 MiB", "unix": "Unix socket", "tcp": "TCP, loopback", "bare_ring": "two cursors and memcpy, no protocol"}
 COST_ROWS = [
     ("register_populate_map_64K", "register a DMB of 64 KiB: create, size, map, populate"),
     ("register_populate_map_1024K", "the same, 1 MiB"),
@@ -202,10 +203,12 @@ def print_bandwidth(figures, python):
     row("from, to, placement", "transport", "MB/s", "ratio to the Unix socket of the same round")
     row("---", "---", "---", "---")
     for placement in ("two_cpus", "one_cpu", "free"):
-        for transport in ("ismfs", "unix", "tcp"):
-            rate = figures[f"bandwidth_{placement}_{transport}"]
+        for transport, text in TRANSPORTS.items():
+            rate = figures.get(f"bandwidth_{placement}_{transport}")
+            if rate is None:
+                continue
             ratio = figures.get(f"bandwidth_{placement}_{transport}_to_unix")
-            row("C, C, " + placement.replace("_", " "), {"ismfs": "DMB of 1 MiB", "unix": "Unix socket", "tcp": "TCP, loopback"}[transport],
+            row("C, C, " + placement.replace("_", " "), text,
                 spread(rate, 0), spread(ratio, 2) if ratio else "1")
     row("C, Python, free", "DMB of 1 MiB", spread(python["dmb"], 0), spread(python["ratio"], 2))
     row("C, Python, free", "Unix socket", spread(python["unix"], 0), "1")

@@ -13,10 +13,11 @@
 #endif
 
 /*
- * Rounds of looking before a sleep, at most some 10 us: less than a sleep and a wake-up cost together. Doubled when spinning met the
- * news, halved when not, so a connection that waits long soon does not spin.
+ * Rounds of looking before a sleep, at most some 20 us: less than a sleep and a wake-up on another CPU cost together. A sleep that was
+ * over this soon should have been a spin, so the next wait spins for long; after a longer one the rounds are halved. So a stream of
+ * messages does not sleep, and a connection that waits long soon does not spin.
  */
-enum { SPIN_LEAST = 8, SPIN_FIRST = 64, SPIN_MOST = 256 };
+enum { SPIN_LEAST = 8, SPIN_FIRST = 64, SPIN_MOST = 1024, SHORT_SLEEP_NS = 60000 };
 
 /* With one CPU spinning only delays the peer. Asked once: a program that pins itself does so before it connects. */
 static bool has_two_cpus(void)
@@ -45,18 +46,25 @@ static void cpu_relax(void)
 
 static bool spin(struct ismfs_conn *conn, enum side side)
 {
+	for (unsigned int i = 0; i < conn->spin[side]; i++) {
+		cpu_relax();
+		if (conn_ready(conn, side))
+			return true;
+	}
+	return false;
+}
+
+/* Learn from a sleep how long to spin before the next one. 0 rounds are for ever: there is one CPU. */
+static void learn(struct ismfs_conn *conn, enum side side, int64_t slept)
+{
 	unsigned int *rounds = &conn->spin[side];
 
-	for (unsigned int i = 0; i < *rounds; i++) {
-		cpu_relax();
-		if (!conn_ready(conn, side))
-			continue;
-		*rounds = *rounds * 2 > SPIN_MOST ? SPIN_MOST : *rounds * 2;
-		return true;
-	}
-	if (*rounds > SPIN_LEAST)
+	if (*rounds == 0)
+		return;
+	if (slept < SHORT_SLEEP_NS)
+		*rounds = SPIN_MOST;
+	else if (*rounds > SPIN_LEAST)
 		*rounds /= 2;
-	return false;
 }
 
 /*
@@ -108,7 +116,7 @@ static void sleep_on_bell(struct ismfs_conn *conn, enum side side, int64_t until
 
 static void sleep_once(struct ismfs_conn *conn, enum side side, int64_t deadline)
 {
-	int64_t until = conn->looked[side] + LOOK_EVERY;
+	int64_t until = conn->looked[side] + LOOK_EVERY, started = now_ns();
 
 	if (until > deadline)
 		until = deadline;
@@ -116,6 +124,7 @@ static void sleep_once(struct ismfs_conn *conn, enum side side, int64_t deadline
 		sleep_on_futex(conn, side, until);
 	else
 		sleep_on_bell(conn, side, until);
+	learn(conn, side, now_ns() - started);
 }
 
 /* The device's wake-up at the peer's death is lost on whoever is awake then, so a look is due before a sleep as well as after. */

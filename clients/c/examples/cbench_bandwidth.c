@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Bytes per second from one process to another: a 1 MiB ring against a Unix stream socket and TCP loopback, 64,000 bytes a send.
- * Every round runs all three one after the other, because the machine's speed changes between rounds more than they differ.
+ * Every round runs all of them one after the other, because the machine's speed changes between rounds more than they differ.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -18,10 +18,10 @@
 #include "cbench.h"
 
 enum { MESSAGE = 64000, RING = 1 << 20, BACKWARD_RING = 16 << 10 };
-enum transport { ISMFS, UNIX, TCP, TRANSPORTS };
+enum transport { ISMFS, UNIX, TCP, BARE_RING, TRANSPORTS };
 enum placement { TWO_CPUS, ONE_CPU, FREE, PLACEMENTS };
 
-static const char *const transport_names[] = { "ismfs", "unix", "tcp" };
+static const char *const transport_names[] = { "ismfs", "unix", "tcp", "bare_ring" };
 static const char *const placement_names[] = { "two_cpus", "one_cpu", "free" };
 
 /* One end: a socket (conn NULL), or a connection with its DMBs. */
@@ -235,11 +235,28 @@ void bench_source(const struct bench *bench, bool through_dmb, const char *path)
 
 /* ---- all rounds ---- */
 
+static cpu_set_t all_cpus;
+
+static void place_on_two_cpus(int process)
+{
+	place(TWO_CPUS, process, &all_cpus);
+}
+
+static double run_bare_ring(const struct bench *bench)
+{
+	double rate;
+
+	must(sched_getaffinity(0, sizeof(all_cpus), &all_cpus) == 0, "sched_getaffinity");
+	rate = bench_bare_ring(bench->bytes, place_on_two_cpus);
+	must(sched_setaffinity(0, sizeof(all_cpus), &all_cpus) == 0, "sched_setaffinity");
+	return rate;
+}
+
 static void report(enum placement placement, struct samples rates[TRANSPORTS], struct samples ratios[TRANSPORTS])
 {
 	char name[64];
 
-	for (int t = 0; t < TRANSPORTS; t++) {
+	for (int t = 0; t < TRANSPORTS && rates[t].n > 0; t++) {
 		snprintf(name, sizeof(name), "bandwidth_%s_%s", placement_names[placement], transport_names[t]);
 		print_samples(name, "MB/s", &rates[t]);
 		if (t == UNIX)
@@ -256,9 +273,11 @@ static void compare(const struct bench *bench, enum placement placement)
 	memset(rates, 0, sizeof(rates));
 	memset(ratios, 0, sizeof(ratios));
 	for (size_t round = 0; round < bench->rounds; round++) {
-		for (int t = 0; t < TRANSPORTS; t++)
+		for (int t = 0; t < BARE_RING; t++)
 			rates[t].value[rates[t].n++] = run(bench, (enum transport)t, placement);
-		for (int t = 0; t < TRANSPORTS; t++)
+		if (placement == TWO_CPUS)
+			rates[BARE_RING].value[rates[BARE_RING].n++] = run_bare_ring(bench);
+		for (int t = 0; t < TRANSPORTS && rates[t].n > 0; t++)
 			ratios[t].value[ratios[t].n++] = rates[t].value[round] / rates[UNIX].value[round];
 	}
 	report(placement, rates, ratios);
