@@ -70,7 +70,7 @@ lint:
 	$(GO) vet ./...
 	$(GO) mod tidy -diff
 	@for target in darwin/arm64 windows/amd64 linux/arm64; do \
-	    CGO_ENABLED=0 GOOS=$${target%/*} GOARCH=$${target#*/} $(GO) vet ./tree ./smc ./bpf/smcopt || exit 1; done
+	    CGO_ENABLED=0 GOOS=$${target%/*} GOARCH=$${target#*/} $(GO) vet ./tree ./smc ./dmb ./libsmc/... ./bpf/smcopt || exit 1; done
 
 bench: setup build
 	$(SUDO) bench/run.py

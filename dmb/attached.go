@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package dmb
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/ismfs/ismfs/smc"
+	"github.com/ismfs/ismfs/tree"
+)
+
+// ErrSize is what [Attach] wraps when a DMB has not the size that its owner said.
+var ErrSize = errors.New("DMB of another size")
+
+// An Attached DMB belongs to a peer: the caller writes its header and its ring. Where it is merged (dmb_copy 0) by storing
+// into the mapping, where it is separated by pwrite, which can fail.
+type Attached struct {
+	token   Token
+	size    int
+	fd      int
+	mapping []byte // nil: separated
+
+	// In the mapping; nil if separated.
+	producer, consumer *atomic.Uint64
+	sequence           *atomic.Uint32
+	wait               waitWord
+
+	// What was last written of the wait state into a separated DMB: the two fields travel in one word.
+	waitLock sync.Mutex
+	waits    [4]byte
+
+	fence atomic.Uint32 // written for the sake of the fence
+}
+
+// Attach attaches a peer's DMB, once in its life. size is what the peer said, in bytes.
+//
+// Errors: [ErrSize], syscall.ENOENT no such DMB, EBUSY it has or had a peer, EAGAIN it has no size yet, ENODEV the device is
+// off, ENOMEM no memory to map it, ENOTCONN the daemon is gone.
+func Attach(dev *tree.Device, t Token, size int) (*Attached, error) {
+	fd, mappable, err := openForWriting(dmbPath(dev, t))
+	if err != nil {
+		return nil, err
+	}
+	a := &Attached{token: t, size: size, fd: fd}
+	if err := a.fill(mappable); err != nil {
+		a.Close()
+		return nil, fmt.Errorf("attaching DMB %v: %w", t, err)
+	}
+	return a, nil
+}
+
+// openForWriting opens as the DMB's mode demands: a separated one refuses to be opened for reading.
+func openForWriting(path string) (fd int, mappable bool, err error) {
+	fd, err = openFile(path, readWrite)
+	if errors.Is(err, syscall.EACCES) {
+		fd, err = openFile(path, writeOnly)
+		return fd, false, err
+	}
+	return fd, true, err
+}
+
+func (a *Attached) fill(mappable bool) error {
+	size, _, err := stat(a.fd)
+	if err != nil {
+		return err
+	}
+	if size != int64(a.size) || size <= smc.CDCLen || size > maxSize {
+		return fmt.Errorf("%w: %d bytes, not %d", ErrSize, size, a.size)
+	}
+	if mappable {
+		if err := a.mapIt(); err != nil {
+			return err
+		}
+	}
+	// The kernel writes its type with every CDC. It never changes, so once is enough.
+	return a.storeType()
+}
+
+func (a *Attached) mapIt() error {
+	align := 0
+	if a.size >= hugePage {
+		align = hugePage
+	}
+	var err error
+	if a.mapping, err = mapFile(a.fd, a.size, align); err != nil {
+		return err
+	}
+	a.producer = word64(a.mapping, smc.OffProducer)
+	a.consumer = word64(a.mapping, smc.OffConsumer)
+	a.sequence = word32(a.mapping, smc.OffSignal)
+	a.wait = waitWord{word32(a.mapping, smc.OffWait)}
+	return populate(a.mapping)
+}
+
+func (a *Attached) storeType() error {
+	word := [8]byte{smc.CDCType}
+	if a.mapping != nil {
+		word64(a.mapping, 0).Store(binary.NativeEndian.Uint64(word[:]))
+		return nil
+	}
+	return a.pwrite(word[:], 0)
+}
+
+// Token returns the DMB's token.
+func (a *Attached) Token() Token { return a.token }
+
+// Size returns the DMB's size in bytes. The ring is [smc.CDCLen] shorter.
+func (a *Attached) Size() int { return a.size }
+
+// Mapped reports whether the DMB is merged: whether Ring and Wake work.
+func (a *Attached) Mapped() bool { return a.mapping != nil }
+
+// Ring returns the ring, nil if the DMB is separated. Its owner can change every byte of it at any time.
+func (a *Attached) Ring() []byte {
+	if a.mapping == nil {
+		return nil
+	}
+	return a.mapping[smc.CDCLen:]
+}
+
+// Put writes p into the ring at off. The caller keeps within the ring.
+func (a *Attached) Put(p []byte, off int) error {
+	if a.mapping != nil {
+		copy(a.mapping[smc.CDCLen+off:][:len(p)], p)
+		return nil
+	}
+	return a.pwrite(p, smc.CDCLen+off)
+}
+
+// StoreProducer publishes a producer word. What was put before is seen by who loads it.
+func (a *Attached) StoreProducer(w uint64) error {
+	if a.mapping != nil {
+		a.producer.Store(w)
+		return nil
+	}
+	return a.storeWord(w, smc.OffProducer)
+}
+
+// StoreConsumer publishes a consumer word.
+func (a *Attached) StoreConsumer(w uint64) error {
+	if a.mapping != nil {
+		a.consumer.Store(w)
+		return nil
+	}
+	return a.storeWord(w, smc.OffConsumer)
+}
+
+// StoreWaiting announces how one of the caller's sides waits.
+//
+// In a separated DMB it writes both fields, from what was announced before: one that the owner has cleared meanwhile can
+// reappear. That costs a signal too many and loses none, since the signal for which it was cleared follows.
+func (a *Attached) StoreWaiting(s Side, v Wait) error {
+	if a.mapping != nil {
+		a.wait.set(s, v)
+		return nil
+	}
+	a.waitLock.Lock()
+	a.waits[s] = byte(v)
+	err := pwriteAll(a.fd, a.waits[:], smc.OffWait)
+	a.waitLock.Unlock()
+	a.fence.Add(1)
+	return err
+}
+
+// Wake moves the owner's signal sequence and wakes it. Only for a DMB that is mapped.
+func (a *Attached) Wake() {
+	a.sequence.Add(1)
+	futexWake(a.sequence, math.MaxInt32)
+}
+
+// Links returns the DMB's references: 2, 1 once its owner has gone, 0 once the device has withdrawn it. It asks the daemon:
+// syscall.ENOTCONN if that is gone.
+func (a *Attached) Links() (int, error) {
+	_, links, err := stat(a.fd)
+	return links, err
+}
+
+// Close unmaps the DMB and detaches from it.
+func (a *Attached) Close() error {
+	err := unmap(a.mapping)
+	a.mapping = nil
+	return errors.Join(err, closeFile(a.fd))
+}
+
+// storeWord writes one word of the header in a call of its own: a longer pwrite can be seen half done.
+func (a *Attached) storeWord(w uint64, off int) error {
+	var b [8]byte
+	binary.NativeEndian.PutUint64(b[:], w)
+	return a.pwrite(b[:], off)
+}
+
+// pwrite ends in a full fence, so that the caller's next load comes after the write: a locked instruction of one's own.
+func (a *Attached) pwrite(p []byte, off int) error {
+	err := pwriteAll(a.fd, p, off)
+	a.fence.Add(1)
+	return err
+}

@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package stream
+
+import (
+	"errors"
+	"io"
+	"net"
+	"time"
+
+	"github.com/ismfs/ismfs/dmb"
+	"github.com/ismfs/ismfs/smc"
+)
+
+// Close ends the connection. If bytes have arrived that nobody read they are lost, and the peer gets ECONNRESET, as with TCP.
+// What was written is the peer's already: there is nothing to wait for.
+//
+// The closing flag is the last word that is written into the peer's DMB; after it the TCP connection is shut down.
+// A Borrow or Reserve that is out keeps its memory until it comes back.
+func (c *Conn) Close() error {
+	if c.closed.Swap(true) {
+		return c.opError("close", net.ErrClosed)
+	}
+	c.reading.deadline.stop()
+	c.writing.deadline.stop()
+	c.rouse(dmb.Reader)
+	c.rouse(dmb.Writer)
+	c.tellPeer()
+	c.link.Process.remove(c)
+	err := errors.Join(c.freeIfUnused(), c.closeTCP())
+	if err != nil {
+		return c.opError("close", err)
+	}
+	return nil
+}
+
+// tellPeer writes the closing flag when both sides have left.
+func (c *Conn) tellPeer() {
+	c.rmu.Lock()
+	defer c.rmu.Unlock()
+	c.wmu.Lock()
+	defer c.wmu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.performLocked(c.machine.Close(c.linger0 || c.unread()))
+	c.finished = true
+}
+
+// unread reports whether the peer has sent what was not read. A word that makes no sense counts as such. Under rmu.
+func (c *Conn) unread() bool {
+	return smc.ParseProducerWord(c.link.Own.Producer()) != smc.ParseProducerWord(c.consumed.Load())
+}
+
+// freeIfUnused lets go of the link once Close is through and nothing is lent.
+func (c *Conn) freeIfUnused() error {
+	c.rmu.Lock()
+	defer c.rmu.Unlock()
+	c.wmu.Lock()
+	defer c.wmu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.finished || c.freed || c.rx.lent || c.tx.lent {
+		return nil
+	}
+	c.freed = true
+	return errors.Join(c.link.OwnBell.Close(), c.link.PeerBell.Close(), c.link.Peer.Close(), c.link.Own.Close())
+}
+
+// closeTCP shuts the TCP connection down; after a failure, by a reset.
+func (c *Conn) closeTCP() error {
+	c.mu.Lock()
+	reset := c.linger0 || c.fault != nil
+	c.mu.Unlock()
+	if reset {
+		c.link.TCP.SetLinger(0)
+	}
+	if err := c.link.TCP.Close(); !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
+}
+
+// CloseRead ends reading. The peer does not hear of it.
+func (c *Conn) CloseRead() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	err := c.shutdownError()
+	if err == nil {
+		err = c.machine.ShutdownRead()
+	}
+	if err != nil {
+		return c.opError("close", named("shutdown", err))
+	}
+	c.changedLocked()
+	return nil
+}
+
+// CloseWrite ends writing: the peer reads io.EOF after the last byte. Reading goes on. A Write that waits fails with EPIPE.
+func (c *Conn) CloseWrite() error {
+	c.writing.shut.Store(true)
+	c.rouse(dmb.Writer)
+	c.wmu.Lock() // the flag comes after the last byte
+	defer c.wmu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	err := c.shutdownError()
+	var a smc.Action
+	if err == nil {
+		a, err = c.machine.ShutdownWrite()
+	}
+	if err != nil {
+		return c.opError("close", named("shutdown", err))
+	}
+	c.performLocked(a)
+	return nil
+}
+
+func (c *Conn) shutdownError() error {
+	if c.closed.Load() {
+		return net.ErrClosed
+	}
+	return nil
+}
+
+// SetLinger with 0 makes Close abort the connection: the peer gets ECONNRESET once it has read what was written. Any other
+// value makes no difference, since Close leaves nothing behind that could linger.
+func (c *Conn) SetLinger(sec int) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.shutdownError(); err != nil {
+		return c.opError("set", err)
+	}
+	c.linger0 = sec == 0
+	return nil
+}
+
+// SetDeadline sets both deadlines.
+func (c *Conn) SetDeadline(t time.Time) error {
+	if err := c.SetReadDeadline(t); err != nil {
+		return err
+	}
+	return c.SetWriteDeadline(t)
+}
+
+// SetReadDeadline sets the time after which reads fail with os.ErrDeadlineExceeded, also those that wait. Zero is none.
+func (c *Conn) SetReadDeadline(t time.Time) error { return c.setDeadline(&c.reading, t, c.rouseReader) }
+
+// SetWriteDeadline does the same for writes. A write that it ends may have written some of its bytes.
+func (c *Conn) SetWriteDeadline(t time.Time) error {
+	return c.setDeadline(&c.writing, t, c.rouseWriter)
+}
+
+func (c *Conn) setDeadline(e *end, t time.Time, rouse func()) error {
+	if c.closed.Load() {
+		return c.opError("set", net.ErrClosed)
+	}
+	e.deadline.set(t, rouse)
+	return nil
+}
+
+func (c *Conn) rouseReader() { c.rouse(dmb.Reader) }
+func (c *Conn) rouseWriter() { c.rouse(dmb.Writer) }
+
+// PeerGone says that the TCP connection has ended: err is io.EOF after a FIN, anything else after a reset or a failure of
+// keep-alive. If the peer has said before how it ends, that counts. Else a reset is ECONNRESET, and a FIN is io.EOF if
+// the peer has confirmed all bytes written to it, and ECONNRESET if not.
+func (c *Conn) PeerGone(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.freed {
+		return
+	}
+	c.acceptLocked()
+	flag := smc.PeerConnAbort
+	if errors.Is(err, io.EOF) {
+		flag = c.abandoned()
+	}
+	c.peerGoneLocked(flag)
+}
+
+func (c *Conn) peerGoneLocked(flag smc.StateFlags) {
+	if c.ctrl.StateFlags.AnyClose() {
+		return
+	}
+	c.machine.Received(flag)
+	c.changedLocked()
+}
+
+// kill ends the connection because the device does.
+func (c *Conn) kill() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.freed {
+		c.performLocked(c.machine.Kill())
+	}
+}
+
+// checkLinks asks the device whether the peer is there still. An error says nothing: the daemon may be dead, and memory goes
+// on working.
+func (c *Conn) checkLinks() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.freed {
+		return
+	}
+	own, err := c.link.Own.Links()
+	if err != nil {
+		return
+	}
+	peer, err := c.link.Peer.Links()
+	if err != nil {
+		return
+	}
+	c.acceptLocked() // after the look: what the peer said before it left counts
+	c.peerMet = c.peerMet || own >= 2
+	switch {
+	case own == 0, peer == 0:
+		c.performLocked(c.machine.Kill())
+	case peer < 2, own < 2 && c.peerMet:
+		c.peerGoneLocked(c.abandoned())
+	}
+}

@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package stream
+
+import (
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+
+	"github.com/ismfs/ismfs/dmb"
+	"github.com/ismfs/ismfs/smc"
+)
+
+// A Link is what a handshake leaves: everything that a connection is made of. Both rings are empty or hold only what the
+// peer has sent since it learned the token.
+type Link struct {
+	Own      *dmb.Registered
+	Peer     *dmb.Attached
+	OwnBell  *dmb.Bell
+	PeerBell *dmb.Bell
+	TCP      *net.TCPConn // stays open and idle
+	Process  *Process
+	Epoch    uint64 // of the device, taken before Own was registered
+}
+
+// A Conn is a connection in SMC-D mode. All methods may be called by several goroutines at once, and Close beside any other.
+type Conn struct {
+	link         Link
+	local, peer  net.Addr
+	rxLen, txLen uint32 // rings: mine, the peer's
+
+	rmu sync.Mutex
+	rx  receiver // under rmu
+	wmu sync.Mutex
+	tx  sender // under wmu
+
+	reading, writing end
+
+	// What both directions look at without a lock. Cursors and words are packed as package smc packs them.
+	consumed  atomic.Uint64 // how far I have read my ring; changed under rmu
+	produced  atomic.Uint64 // how far I have written the peer's ring, stored before the word in its header; changed under wmu
+	confirmed atomic.Uint64 // the consumer word that I wrote last; changed under mu
+	said      atomic.Uint64 // the consumer word that I accepted last; changed under mu
+	closed    atomic.Bool
+
+	bell doorbell
+
+	mu       sync.Mutex
+	machine  smc.Machine
+	ctrl     smc.RxCtrl        // its consumer half: what the peer has said of its reading and its state
+	flags    smc.ProducerFlags // that I show
+	fault    error             // what the peer did that it must not, or why its DMB cannot be written
+	linger0  bool              // SetLinger(0): Close aborts
+	peerMet  bool              // the peer has been seen attached to my DMB: only then can it leave
+	finished bool              // Close has told the peer
+	freed    bool              // mappings and descriptors are gone
+}
+
+// An end is what concerns only one direction: who waits, and what keeps it from waiting.
+type end struct {
+	deadline deadline
+	stop     atomic.Bool   // what would be waited for will never come: see readError, writeError; changed under mu
+	noted    atomic.Uint32 // a dmb.Wait: how the goroutine sleeps, for events of the own side
+	shut     atomic.Bool   // CloseWrite has begun
+	spins    int           // rounds before the next sleep; under rmu or wmu
+}
+
+var _ net.Conn = (*Conn)(nil)
+
+// New makes a connection of a link and owns it from then on. After an error the link is still the caller's.
+//
+// Error: syscall.ECONNABORTED if the device has been switched off since the link's epoch.
+func New(l Link) (*Conn, error) {
+	c := &Conn{
+		link: l, local: l.TCP.LocalAddr(), peer: l.TCP.RemoteAddr(),
+		rxLen: uint32(l.Own.Size() - smc.CDCLen), txLen: uint32(l.Peer.Size() - smc.CDCLen),
+		machine: smc.NewMachine(),
+		bell:    newDoorbell(l.OwnBell),
+	}
+	c.machine.Established()
+	c.reading.spins, c.writing.spins = firstSpins, firstSpins
+	if err := l.Process.add(c); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// LocalAddr and RemoteAddr are the TCP connection's.
+func (c *Conn) LocalAddr() net.Addr  { return c.local }
+func (c *Conn) RemoteAddr() net.Addr { return c.peer }
+
+// State returns the connection's state, as the kernel numbers them.
+func (c *Conn) State() smc.State {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.machine.State
+}
+
+// end returns the end of a side.
+func (c *Conn) end(s dmb.Side) *end {
+	if s == dmb.Reader {
+		return &c.reading
+	}
+	return &c.writing
+}
+
+var errShut = os.NewSyscallError("write", syscall.EPIPE)
+
+// refused returns why a call on one side must not go on, whatever there is: net.ErrClosed, EPIPE, os.ErrDeadlineExceeded.
+func (c *Conn) refused(e *end) error {
+	if c.closed.Load() {
+		return net.ErrClosed
+	}
+	if e.shut.Load() {
+		return errShut
+	}
+	return e.deadline.err()
+}
+
+// accept takes the peer's consumer word if it has changed: its reader's cursor, its flags. The loads of one word by two
+// goroutines must be accepted in their order, so it is loaded again under the lock.
+func (c *Conn) accept() {
+	if c.link.Own.Consumer() == c.said.Load() {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.acceptLocked()
+}
+
+func (c *Conn) acceptLocked() {
+	word := c.link.Own.Consumer() // before produced: the peer cannot have read what was published later
+	had := c.ctrl.StateFlags
+	if _, err := c.ctrl.UpdateConsumer(word, smc.ParseProducerWord(c.produced.Load()), c.txLen); err != nil {
+		c.failLocked(err)
+		return
+	}
+	c.said.Store(word)
+	if c.ctrl.StateFlags != had {
+		c.machine.Received(c.ctrl.StateFlags)
+		c.changedLocked()
+	}
+}
+
+// changedLocked tells both sides what the machine has come to.
+func (c *Conn) changedLocked() {
+	c.reading.stop.Store(c.readErrorLocked() != nil)
+	c.writing.stop.Store(c.writeErrorLocked() != nil)
+	c.rouseLocked(dmb.Reader)
+	c.rouseLocked(dmb.Writer)
+}
+
+// fail ends the connection because of err: the peer broke the contract, or its DMB cannot be written. Nobody else is touched.
+func (c *Conn) fail(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.failLocked(err)
+}
+
+func (c *Conn) failLocked(err error) {
+	if c.fault != nil || c.freed {
+		return
+	}
+	c.fault = err
+	c.performLocked(c.machine.Kill())
+}
+
+// performLocked does what a step of the machine asks for.
+func (c *Conn) performLocked(a smc.Action) {
+	if a.Send != 0 {
+		c.writeConsumerLocked()
+		c.signal(dmb.Reader)
+		c.signal(dmb.Writer)
+	}
+	c.changedLocked()
+}
+
+func (c *Conn) readError() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.readErrorLocked()
+}
+
+func (c *Conn) readErrorLocked() error {
+	if c.fault != nil {
+		return c.fault
+	}
+	return named("read", c.machine.ReadError())
+}
+
+func (c *Conn) writeError() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.writeErrorLocked()
+}
+
+func (c *Conn) writeErrorLocked() error {
+	if c.fault != nil {
+		return c.fault
+	}
+	return named("write", c.machine.WriteError())
+}
+
+// unconfirmed reports whether the peer has not said that it read everything.
+func (c *Conn) unconfirmed() bool {
+	cons, _, _ := smc.ParseConsumerWord(c.said.Load())
+	return cons != smc.ParseProducerWord(c.produced.Load())
+}
+
+// abandoned is what the end of the peer means where it has not said how it ends: lost bytes are a reset, none an end.
+func (c *Conn) abandoned() smc.StateFlags {
+	if c.unconfirmed() {
+		return smc.PeerConnAbort
+	}
+	return smc.PeerConnClosed
+}
