@@ -7,22 +7,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-)
 
-// Layout of a procs block's head and counters (docs/dmb-format.md, section 3).
-const (
-	blockMagic   = 0x504D5349
-	blockVersion = 1
-
-	offBlockMagic    = 0
-	offBlockVersion  = 4
-	offBlockID       = 8
-	offBlockWord     = 12
-	offBlockState    = 16
-	offBlockEpoch    = 24
-	blockHead        = 32
-	offBlockCounters = 64
-	counterCount     = 65
+	"github.com/ismfs/ismfs/procs"
 )
 
 // A block is the procs block of one process. The device's lock protects it.
@@ -172,7 +158,7 @@ func (d *Device) OpenBlock(c Caller, id uint32, a Access) (*BlockHandle, error) 
 
 // openOwn opens for the process itself. The lock is held.
 func (b *block) openOwn(d *Device) (*BlockHandle, error) {
-	if err := d.holdMemory(&b.mem, b.uid, maxBlockSize); err != nil {
+	if err := d.holdMemory(&b.mem, b.uid, procs.MaxLen); err != nil {
 		return nil, err
 	}
 	b.open++
@@ -198,7 +184,7 @@ func (d *Device) SetBlockSize(c Caller, id uint32, size int64) error {
 		return nil
 	case b.size != 0:
 		return unix.EPERM
-	case size > maxBlockSize:
+	case size > procs.MaxLen:
 		return unix.EFBIG
 	case size <= 0 || size%PageSize != 0:
 		return unix.EINVAL
@@ -250,11 +236,12 @@ func (b *block) writeHead(d *Device) error {
 		size int
 		v    uint64
 	}{
-		{offBlockMagic, 4, blockMagic},
-		{offBlockVersion, 4, blockVersion},
-		{offBlockID, 4, uint64(b.process.ID)},
-		{offBlockState, 4, uint64(d.state)},
-		{offBlockEpoch, 8, d.epoch},
+		{procs.OffMagic, 4, procs.Magic},
+		{procs.OffVersion, 4, procs.Version},
+		{procs.OffID, 4, uint64(b.process.ID)},
+		{procs.OffState, 4, uint64(d.state)},
+		{procs.OffSettings, 4, uint64(d.settings())},
+		{procs.OffEpoch, 8, d.epoch},
 	} {
 		var buf [8]byte
 		if w.size == 4 {
@@ -269,16 +256,37 @@ func (b *block) writeHead(d *Device) error {
 	return nil
 }
 
-// tell writes the device's state into the block and moves its futex word. The lock is held.
+// tell writes what the device has to say into the block and moves its futex word. The lock is held.
 func (b *block) tell(d *Device) {
 	if b.mem == nil || b.size == 0 {
 		return
 	}
 	err := b.writeHead(d)
 	if err == nil {
-		err = b.mem.signal(offBlockWord)
+		err = b.mem.signal(procs.OffWord)
 	}
 	if err != nil {
 		d.log.Warn("cannot tell a process the device's state", "pid", b.process.PID, "err", err)
 	}
+}
+
+// tellAll tells every process that has a block. The lock is held.
+func (d *Device) tellAll() {
+	for _, p := range d.processes.byID {
+		if p.block != nil {
+			p.block.tell(d)
+		}
+	}
+}
+
+// settings returns the knobs as a block's head shows them. The lock is held.
+func (d *Device) settings() uint32 {
+	var s uint32
+	if d.dmbType == Virtual {
+		s |= procs.SettingType
+	}
+	if d.dmbCopy {
+		s |= procs.SettingCopy
+	}
+	return s
 }

@@ -47,11 +47,7 @@ func (d *Device) setState(s State, by Caller) error {
 	if s == Inactive {
 		d.withdrawAll()
 	}
-	for _, p := range d.processes.byID {
-		if p.block != nil {
-			p.block.tell(d)
-		}
-	}
+	d.tellAll()
 	return nil
 }
 
@@ -71,7 +67,7 @@ func (d *Device) DMBType() Type {
 	return d.dmbType
 }
 
-// SetDMBType decides what kind of memory DMBs registered from now on get. Errors: EPERM not privileged, EINVAL.
+// SetDMBType decides what kind of memory DMBs registered from now on get, and tells every process. Errors: EPERM not privileged, EINVAL.
 func (d *Device) SetDMBType(c Caller, t Type) error {
 	if t != Physical && t != Virtual {
 		return unix.EINVAL
@@ -81,7 +77,10 @@ func (d *Device) SetDMBType(c Caller, t Type) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.dmbType = t
+	if t != d.dmbType {
+		d.dmbType = t
+		d.tellAll()
+	}
 	return nil
 }
 
@@ -92,15 +91,18 @@ func (d *Device) DMBCopy() bool {
 	return d.dmbCopy
 }
 
-// SetDMBCopy decides whether peers of DMBs registered from now on write them (true) or map them. Error: EPERM not
-// privileged.
+// SetDMBCopy decides whether peers of DMBs registered from now on write them (true) or map them, and tells every process.
+// Error: EPERM not privileged.
 func (d *Device) SetDMBCopy(c Caller, on bool) error {
 	if err := d.CheckPrivileged(c); err != nil {
 		return err
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.dmbCopy = on
+	if on != d.dmbCopy {
+		d.dmbCopy = on
+		d.tellAll()
+	}
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ismfs/ismfs/procs"
 	"github.com/ismfs/ismfs/smc"
 )
 
@@ -141,7 +142,7 @@ func TestReservations(t *testing.T) {
 }
 
 func TestImplausible(t *testing.T) {
-	base := counters{txBytes: 1000, firstGauge: 50}
+	base := counters{txBytes: 1000, procs.FirstGauge: 50}
 	with := func(i int, v uint64) counters {
 		c := base
 		c[i] = v
@@ -155,8 +156,14 @@ func TestImplausible(t *testing.T) {
 		{"nothing new", base, true},
 		{"more bytes", with(txBytes, 5<<30), true},
 		{"fewer bytes", with(txBytes, 999), false},
-		{"a falling gauge", with(firstGauge, 0), true},
-		{"a counter that jumps", with(0, 1<<63), true},
+		{"a falling gauge", with(procs.FirstGauge, 0), true},
+		{"a counter that jumps", with(0, 1<<40), true},
+		{"calls faster than memory", with(0, 1<<63), false},
+		{"a fallback", with(fallbacks, 1), true},
+		{"fallbacks faster than memory", with(fallbacks+1, 1<<63), false},
+		{"handshake errors faster than memory", with(handshakeErrors, 1<<63), false},
+		{"a reserved word", with(handshakeErrors+2, 1<<63), true},
+		{"a code of a later version", with(len(counters{})-1, 1<<63), true},
 		{"bytes faster than memory", with(txBytes, 1<<50), false},
 		{"received faster than memory", with(rxBytes, 1<<63), false},
 	} {
@@ -167,13 +174,13 @@ func TestImplausible(t *testing.T) {
 }
 
 func TestCounterNames(t *testing.T) {
-	if len(counterNames) != counterCount {
-		t.Fatalf("%d names for %d counters", len(counterNames), counterCount)
+	if len(procs.CounterNames) != procs.Counters {
+		t.Fatalf("%d names for %d counters", len(procs.CounterNames), procs.Counters)
 	}
 	for i, name := range map[int]string{0: "SMC_INT_TX_BUF_8K", rxBytes: "SMC_RX_BYTES", txBytes: "SMC_TX_BYTES",
-		firstGauge: "SMC_RX_RMB_USAGE", 50: "SMC_CLNT_V1_SUCC_CNT", 42: "SMC_INT_TX_BUF_DGRADE_CNT"} {
-		if counterNames[i] != name {
-			t.Errorf("counter %d is %s, want %s", i, counterNames[i], name)
+		procs.FirstGauge: "SMC_RX_RMB_USAGE", 50: "SMC_CLNT_V1_SUCC_CNT", 42: "SMC_INT_TX_BUF_DGRADE_CNT"} {
+		if procs.CounterNames[i] != name {
+			t.Errorf("counter %d is %s, want %s", i, procs.CounterNames[i], name)
 		}
 	}
 }

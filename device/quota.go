@@ -19,7 +19,6 @@ const (
 	DefaultDMBs     = 5000     // SMC_LO_MAX_DMBS
 	DefaultDMBSize  = 16 << 20 // the largest DMB unless the mount says otherwise
 	LargestDMBSize  = 1 << 30  // the largest that a mount can allow
-	maxBlockSize    = 4 << 20  // the largest procs block
 	ramShare        = 4        // all DMBs of a device get at most one in this many bytes of RAM
 	uidShareOfTotal = 2        // and one uid one in this many of those
 

@@ -10,39 +10,44 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ismfs/ismfs/procs"
+	"github.com/ismfs/ismfs/smc"
 )
 
-// counters are the numbers of one procs block, in the order of counterNames.
-type counters [counterCount]uint64
+// counters are the numbers of one procs block: the words from procs.OffCounters to procs.CountersEnd.
+type counters [(procs.CountersEnd - procs.OffCounters) / 8]uint64
 
 // Places in counters that the device itself looks at.
 const (
-	rxBytes    = 59
-	txBytes    = 60
-	firstGauge = 63 // the last two may fall
+	rxBytes         = 59
+	txBytes         = 60
+	handshakeErrors = (procs.OffHandshakeErrors - procs.OffCounters) / 8
+	fallbacks       = (procs.OffFallbacks - procs.OffCounters) / 8
 )
 
-// counterNames are the keys of `smcd stats json` in the tool's order.
-var counterNames = func() []string {
-	sizes := []string{"8K", "16K", "32K", "64K", "128K", "256K", "512K", "1024K", "G_1024K"}
-	events := []string{"SIZE_SM_PEER_CNT", "SIZE_SM_CNT", "FULL_PEER_CNT", "FULL_CNT", "REUSE_CNT", "ALLOC_CNT", "DGRADE_CNT"}
-	var names []string
-	for _, group := range []struct {
-		prefix string
-		of     []string
-	}{
-		{"SMC_INT_TX_BUF_", sizes}, {"SMC_INT_RX_BUF_", sizes}, {"SMC_USR_TX_BUF_", sizes}, {"SMC_USR_RX_BUF_", sizes},
-		{"SMC_INT_TX_BUF_", events}, {"SMC_INT_RX_BUF_", events},
-	} {
-		for _, s := range group.of {
-			names = append(names, group.prefix+s)
-		}
+// grows reports whether the number at place i is one that never falls, and what it is called. The others are gauges, and
+// places of which this version knows nothing.
+func grows(i int) (name string, ok bool) {
+	switch {
+	case i < procs.FirstGauge:
+		return procs.CounterNames[i], true
+	case i == handshakeErrors:
+		return "client handshake errors", true
+	case i == handshakeErrors+1:
+		return "server handshake errors", true
+	case i < fallbacks || i >= fallbacks+2*len(smc.DeclineCodes):
+		return "", false
 	}
-	return append(names,
-		"SMC_CLNT_V1_SUCC_CNT", "SMC_CLNT_V2_SUCC_CNT", "SMC_SRV_V1_SUCC_CNT", "SMC_SRV_V2_SUCC_CNT",
-		"SMC_SENDPAGE_CNT", "SMC_URG_DATA_CNT", "SMC_SPLICE_CNT", "SMC_CORK_CNT", "SMC_NDLY_CNT",
-		"SMC_RX_BYTES", "SMC_TX_BYTES", "SMC_RX_CNT", "SMC_TX_CNT", "SMC_RX_RMB_USAGE", "SMC_TX_RMB_USAGE")
-}()
+	return fmt.Sprintf("%s fallbacks for %v", fallbackRole(i), smc.DeclineCodes[(i-fallbacks)/2]), true
+}
+
+func fallbackRole(i int) procs.Role {
+	if (i-fallbacks)%2 == 0 {
+		return procs.Server
+	}
+	return procs.Client
+}
 
 // statistics is what is kept besides the live blocks. The device's lock protects it.
 type statistics struct {
@@ -62,13 +67,15 @@ type Liar struct {
 const (
 	maxLiars = 16
 	// No memory moves this fast: bytes a second that a process may claim, and as much again at once for the time that the
-	// clock and the counters were read apart.
+	// clock and the counters were read apart. Nothing else can be counted faster than its bytes.
 	fastestMemory = 1 << 40
 )
 
 func (s *statistics) gone(c counters) {
-	for i := range c[:firstGauge] {
-		s.past[i] += c[i]
+	for i, v := range c {
+		if i < procs.FirstGauge || i >= procs.Counters {
+			s.past[i] += v
+		}
 	}
 }
 
@@ -77,9 +84,9 @@ func (d *Device) readBlock(b *block) counters {
 	if b.liar != "" || b.mem == nil || b.size == 0 {
 		return b.last
 	}
-	var raw [counterCount * 8]byte
+	var raw [procs.CountersEnd - procs.OffCounters]byte
 	// pread, not a mapping: what the owner has punched out reads as zeros and costs the daemon no page.
-	if n, err := unix.Pread(b.mem.fd, raw[:], offBlockCounters); err != nil || n != len(raw) {
+	if n, err := unix.Pread(b.mem.fd, raw[:], procs.OffCounters); err != nil || n != len(raw) {
 		return b.last
 	}
 	var now counters
@@ -97,15 +104,18 @@ func (d *Device) readBlock(b *block) counters {
 
 // implausible says what cannot be true of counters that were old and are now, empty if all can.
 func implausible(old, now counters, took time.Duration) string {
-	for i, name := range counterNames[:firstGauge] {
-		if now[i] < old[i] {
-			return fmt.Sprintf("%s ran backwards from %d to %d", name, old[i], now[i])
-		}
-	}
 	most := uint64(took.Seconds()*fastestMemory) + fastestMemory
-	for _, i := range []int{rxBytes, txBytes} {
-		if grown := now[i] - old[i]; grown > most {
-			return fmt.Sprintf("%s grew by %d in %v, faster than memory", counterNames[i], grown, took)
+	for i := range now {
+		if now[i] >= old[i] && now[i]-old[i] <= most {
+			continue
+		}
+		name, ok := grows(i)
+		switch {
+		case !ok:
+		case now[i] < old[i]:
+			return fmt.Sprintf("%s ran backwards from %d to %d", name, old[i], now[i])
+		default:
+			return fmt.Sprintf("%s grew by %d in %v, faster than memory", name, now[i]-old[i], took)
 		}
 	}
 	return ""
@@ -150,6 +160,31 @@ type Counter struct {
 	Value uint64
 }
 
+// Handshake is how handshakes ended that made no SMC connection, in each role: errors, and how often it was TCP for which
+// reason, under the kernel's names.
+type Handshake struct {
+	ClientErrors   uint64            `json:"client_errors"`
+	ServerErrors   uint64            `json:"server_errors"`
+	ClientFallback map[string]uint64 `json:"client_fallback"`
+	ServerFallback map[string]uint64 `json:"server_fallback"`
+}
+
+func (c *counters) handshake() Handshake {
+	h := Handshake{
+		ClientErrors: c[handshakeErrors], ServerErrors: c[handshakeErrors+1],
+		ClientFallback: make(map[string]uint64), ServerFallback: make(map[string]uint64),
+	}
+	for i, code := range smc.DeclineCodes {
+		if n := c[fallbacks+2*i]; n != 0 {
+			h.ServerFallback[code.String()] = n
+		}
+		if n := c[fallbacks+2*i+1]; n != 0 {
+			h.ClientFallback[code.String()] = n
+		}
+	}
+	return h
+}
+
 // ProcessInfo describes a process that the device knows.
 type ProcessInfo struct {
 	ID   uint32 `json:"id"`
@@ -161,6 +196,7 @@ type ProcessInfo struct {
 // Stats is what the device has counted and how it stands.
 type Stats struct {
 	Counters  []Counter // in smcd's order
+	Handshake Handshake
 	State     State
 	Epoch     uint64
 	Started   time.Time
@@ -183,9 +219,10 @@ func (d *Device) Statistics(c Caller) Stats {
 		State: d.state, Epoch: d.epoch, Started: d.started, Limits: d.quota.limits,
 		DMBs: d.quota.total.dmbs, Bytes: d.quota.total.bytes,
 	}
-	for i, name := range counterNames {
+	for i, name := range procs.CounterNames {
 		s.Counters = append(s.Counters, Counter{name, total[i]})
 	}
+	s.Handshake = total.handshake()
 	for _, p := range d.processes.byID {
 		if known && d.maySee(p, pid, who) {
 			s.Processes = append(s.Processes, ProcessInfo{ID: p.ID, PID: p.PID, UID: p.uid, DMBs: len(p.dmbs)})

@@ -23,6 +23,7 @@ var ErrSize = errors.New("DMB of another size")
 type Attached struct {
 	token   Token
 	size    int
+	owner   uint32
 	fd      int
 	mapping []byte // nil: separated
 
@@ -66,13 +67,14 @@ func openForWriting(path string) (fd int, mappable bool, err error) {
 }
 
 func (a *Attached) fill(mappable bool) error {
-	size, _, err := stat(a.fd)
+	st, err := stat(a.fd)
 	if err != nil {
 		return err
 	}
-	if size != int64(a.size) || size <= smc.CDCLen || size > maxSize {
-		return fmt.Errorf("%w: %d bytes, not %d", ErrSize, size, a.size)
+	if st.size != int64(a.size) || st.size <= smc.CDCLen || st.size > maxSize {
+		return fmt.Errorf("%w: %d bytes, not %d", ErrSize, st.size, a.size)
 	}
+	a.owner = st.owner
 	if mappable {
 		if err := a.mapIt(); err != nil {
 			return err
@@ -109,6 +111,15 @@ func (a *Attached) storeType() error {
 
 // Token returns the DMB's token.
 func (a *Attached) Token() Token { return a.token }
+
+// Owner returns the procs id of the process that registered the DMB, as the device has it; 0 is a shell's.
+func (a *Attached) Owner() uint32 { return a.owner }
+
+// Reset makes the DMB ready for another connection, once its owner has reset it.
+func (a *Attached) Reset() error {
+	a.waits = [4]byte{}
+	return a.storeType()
+}
 
 // Size returns the DMB's size in bytes. The ring is [smc.CDCLen] shorter.
 func (a *Attached) Size() int { return a.size }
@@ -177,8 +188,8 @@ func (a *Attached) Wake() {
 // Links returns the DMB's references: 2, 1 once its owner has gone, 0 once the device has withdrawn it. It asks the daemon:
 // syscall.ENOTCONN if that is gone.
 func (a *Attached) Links() (int, error) {
-	_, links, err := stat(a.fd)
-	return links, err
+	st, err := stat(a.fd)
+	return st.links, err
 }
 
 // Close unmaps the DMB and detaches from it.

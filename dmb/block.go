@@ -7,24 +7,13 @@ import (
 	"fmt"
 	"math"
 	"path/filepath"
+	"slices"
 	"sync/atomic"
 	"time"
 
+	"github.com/ismfs/ismfs/procs"
+	"github.com/ismfs/ismfs/smc"
 	"github.com/ismfs/ismfs/tree"
-)
-
-// Layout of a procs block's head (docs/dmb-format.md 3.1).
-const (
-	blockMagic   = 0x504D5349
-	blockVersion = 1
-
-	offMagic    = 0
-	offVersion  = 4
-	offID       = 8
-	offWord     = 12
-	offState    = 16
-	offEpoch    = 24
-	offCounters = 64
 )
 
 // A DeviceState is what the device's word to a process says.
@@ -42,9 +31,11 @@ type Block struct {
 	fd      int
 	mapping []byte
 
-	word, state *atomic.Uint32
-	epoch       *atomic.Uint64
-	counters    [counterCount]*atomic.Uint64
+	word, state, settings *atomic.Uint32
+	epoch                 *atomic.Uint64
+	counters              [procs.Counters]*atomic.Uint64
+
+	slots slots
 }
 
 // OpenBlock opens the block of the calling process and makes it the first time, with size bytes: a multiple of 4096, at most
@@ -64,10 +55,11 @@ func OpenBlock(dev *tree.Device, size int) (*Block, error) {
 }
 
 func (b *Block) fill(size int) error {
-	has, _, err := stat(b.fd)
+	st, err := stat(b.fd)
 	if err != nil {
 		return err
 	}
+	has := st.size
 	if has == 0 {
 		if err := truncate(b.fd, size); err != nil {
 			return err
@@ -80,23 +72,26 @@ func (b *Block) fill(size int) error {
 	if b.mapping, err = mapFile(b.fd, int(has), 0); err != nil {
 		return err
 	}
-	if err := populate(b.mapping); err != nil {
+	if err := populate(b.mapping[:pageSize]); err != nil { // the rest when its slots are used
 		return err
 	}
-	if m, v := word32(b.mapping, offMagic).Load(), word32(b.mapping, offVersion).Load(); m != blockMagic || v != blockVersion {
-		return fmt.Errorf("magic %#x version %d: want %#x %d", m, v, blockMagic, blockVersion)
+	m, v := word32(b.mapping, procs.OffMagic).Load(), word32(b.mapping, procs.OffVersion).Load()
+	if m != procs.Magic || v != procs.Version {
+		return fmt.Errorf("magic %#x version %d: want %#x %d", m, v, procs.Magic, procs.Version)
 	}
-	b.word = word32(b.mapping, offWord)
-	b.state = word32(b.mapping, offState)
-	b.epoch = word64(b.mapping, offEpoch)
+	b.word = word32(b.mapping, procs.OffWord)
+	b.state = word32(b.mapping, procs.OffState)
+	b.settings = word32(b.mapping, procs.OffSettings)
+	b.epoch = word64(b.mapping, procs.OffEpoch)
 	for i := range b.counters {
-		b.counters[i] = word64(b.mapping, offCounters+8*i)
+		b.counters[i] = word64(b.mapping, procs.OffCounters+8*i)
 	}
+	b.slots.init(b.mapping)
 	return nil
 }
 
 // ID returns the process's id on the device, unique on the host.
-func (b *Block) ID() uint32 { return word32(b.mapping, offID).Load() }
+func (b *Block) ID() uint32 { return word32(b.mapping, procs.OffID).Load() }
 
 // State returns the device's state.
 func (b *Block) State() DeviceState { return DeviceState(b.state.Load()) }
@@ -104,8 +99,21 @@ func (b *Block) State() DeviceState { return DeviceState(b.state.Load()) }
 // Epoch returns the device's epoch: what was made in another one is not valid any more.
 func (b *Block) Epoch() uint64 { return b.epoch.Load() }
 
-// Word loads the device word, which moves when the state or the epoch changes and when a DMB of this process has lost its
-// owner or its peer.
+// Settings returns the knobs dmb_type and dmb_copy as they stand.
+func (b *Block) Settings() (tree.DMBType, tree.DMBCopy) {
+	s := b.settings.Load()
+	kind, mode := tree.PhysContiguous, tree.Merged
+	if s&procs.SettingType != 0 {
+		kind = tree.VirtContiguous
+	}
+	if s&procs.SettingCopy != 0 {
+		mode = tree.Separated
+	}
+	return kind, mode
+}
+
+// Word loads the device word, which moves when the state, the settings or the epoch change and when a DMB of this process has
+// lost its owner or its peer.
 func (b *Block) Word() uint32 { return b.word.Load() }
 
 // WaitWord sleeps while the device word is word, at most for timeout; 0 is for ever. It holds a thread. It can return early
@@ -120,6 +128,18 @@ func (b *Block) Wake() {
 
 // Add adds to a counter.
 func (b *Block) Add(c Counter, n uint64) { b.counters[c].Add(n) }
+
+// AddFallback counts a connection that stays on TCP, in the role of the calling side. A code that is none counts as INTERR.
+func (b *Block) AddFallback(r procs.Role, code smc.DeclineCode) {
+	i := slices.Index(smc.DeclineCodes, code)
+	if i < 0 {
+		i = slices.Index(smc.DeclineCodes, smc.DeclIntErr)
+	}
+	word64(b.mapping, procs.OffFallback(r, i)).Add(1)
+}
+
+// AddHandshakeError counts a handshake that failed without a fallback.
+func (b *Block) AddHandshakeError(r procs.Role) { word64(b.mapping, procs.OffHandshakeError(r)).Add(1) }
 
 // Bytes returns the whole block, head included.
 func (b *Block) Bytes() []byte { return b.mapping }

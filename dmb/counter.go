@@ -45,8 +45,6 @@ const (
 	TxCount                             // SMC_TX_CNT
 	RxUsage                             // SMC_RX_RMB_USAGE: bytes of buffers in use, may fall
 	TxUsage                             // SMC_TX_RMB_USAGE
-
-	counterCount = iota + 36
 )
 
 // Sized returns the counter of the nine from c on that counts a size of n bytes, n > 0: up to 8 KiB, 16 KiB, … 1 MiB, and

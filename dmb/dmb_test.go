@@ -67,7 +67,7 @@ func TestCounterNumbers(t *testing.T) {
 	for c, want := range map[Counter]int{
 		IntTxBuf: 0, IntRxBuf: 9, UsrTxBuf: 18, UsrRxBuf: 27, TxSizeSmallPeer: 36, TxDowngrade: 42, RxSizeSmallPeer: 43,
 		RxDowngrade: 49, ClientV1: 50, ServerV2: 53, SendPage: 54, NoDelay: 58, RxBytes: 59, TxBytes: 60, RxCount: 61,
-		TxCount: 62, RxUsage: 63, TxUsage: 64, counterCount: 65,
+		TxCount: 62, RxUsage: 63, TxUsage: 64,
 	} {
 		if int(c) != want {
 			t.Errorf("counter %d should be %d", c, want)

@@ -30,6 +30,7 @@ const (
 // Close.
 type Registered struct {
 	token     Token
+	kind      tree.DMBType
 	separated bool
 	fd        int
 	mapping   []byte
@@ -40,19 +41,16 @@ type Registered struct {
 }
 
 // Register registers a DMB of size bytes, a multiple of 4096, under a random token, and populates its memory: what this
-// process's memory cgroup cannot give is an error here. The knobs dmb_type and dmb_copy decide what it gets.
+// process's memory cgroup cannot give is an error here. The knobs dmb_type and dmb_copy decide what it gets; the process's
+// block tells dmb_type without a question to the device, and may be nil.
 //
 // Errors: syscall.ENODEV the device is off or draining, ENOSPC it has no room for another DMB, ENOMEM no memory left in the
 // limits, EFBIG more than max_dmb_size, EINVAL no multiple of 4096, ENOTCONN the daemon is gone.
-func Register(dev *tree.Device, size int) (*Registered, error) {
+func Register(dev *tree.Device, size int, b *Block) (*Registered, error) {
 	if size <= 0 || size%pageSize != 0 || size > maxSize {
 		return nil, fmt.Errorf("DMB of %d bytes: %w: want a multiple of %d up to %d", size, syscall.EINVAL, pageSize, maxSize)
 	}
-	kind, err := dev.DMBType()
-	if err != nil {
-		return nil, err
-	}
-	before, err := dev.DMBCopy()
+	kind, err := kindFor(dev, b)
 	if err != nil {
 		return nil, err
 	}
@@ -60,19 +58,20 @@ func Register(dev *tree.Device, size int) (*Registered, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := r.fill(size, kind); err != nil {
+	r.kind = kind
+	if err := r.fill(size); err != nil {
 		r.Close()
 		return nil, fmt.Errorf("DMB %v of %d bytes: %w", r.token, size, err)
 	}
-	after, err := dev.DMBCopy()
-	if err != nil {
-		r.Close()
-		return nil, err
-	}
-	// The mode was fixed somewhere between the two looks. To take a merged DMB for a separated one costs only speed: no
-	// futex, bells.
-	r.separated = size != alwaysMerged && (before == tree.Separated || after == tree.Separated)
 	return r, nil
+}
+
+func kindFor(dev *tree.Device, b *Block) (tree.DMBType, error) {
+	if b == nil {
+		return dev.DMBType()
+	}
+	kind, _ := b.Settings()
+	return kind, nil
 }
 
 func create(dev *tree.Device) (*Registered, error) {
@@ -91,21 +90,26 @@ func create(dev *tree.Device) (*Registered, error) {
 func dmbPath(dev *tree.Device, t Token) string { return filepath.Join(dev.Dir(), "dmbs", t.String()) }
 
 // fill gives the file its size and maps it.
-func (r *Registered) fill(size int, kind tree.DMBType) error {
+func (r *Registered) fill(size int) error {
 	if err := truncate(r.fd, size); err != nil {
 		return err
 	}
-	contiguous := kind == tree.PhysContiguous
+	st, err := stat(r.fd)
+	if err != nil {
+		return err
+	}
+	r.separated = !st.readable
+	contiguous := r.kind == tree.PhysContiguous
 	align := 0
 	if contiguous && size >= hugePage {
 		align = hugePage
 	}
-	var err error
 	if r.mapping, err = mapFile(r.fd, size, align); err != nil {
 		return err
 	}
 	adviseHugePages(r.mapping, contiguous)
 	if err := populate(r.mapping); err != nil {
+		unpopulate(r.mapping) // else what there is stays charged until the device frees it
 		return err
 	}
 	if align != 0 {
@@ -117,6 +121,9 @@ func (r *Registered) fill(size int, kind tree.DMBType) error {
 	r.wait = waitWord{word32(r.mapping, smc.OffWait)}
 	return nil
 }
+
+// Type returns the kind of memory that was asked for: dmb_type as it was.
+func (r *Registered) Type() tree.DMBType { return r.kind }
 
 // Token returns the DMB's token.
 func (r *Registered) Token() Token { return r.token }
@@ -161,8 +168,18 @@ func (r *Registered) Wake() {
 // Links returns the DMB's references: 2 with owner and peer, 1 before the peer has come or after it has gone, 0 once the
 // device has withdrawn it. It asks the daemon: syscall.ENOTCONN if that is gone.
 func (r *Registered) Links() (int, error) {
-	_, links, err := stat(r.fd)
-	return links, err
+	st, err := stat(r.fd)
+	return st.links, err
+}
+
+// Reset zeroes the DMB for another connection between the same two processes: all but the signal sequence, which only ever
+// moves. used is how much of the ring was written, from its beginning. Both sides must have said that they write no more.
+func (r *Registered) Reset(used int) {
+	clear(r.mapping[smc.CDCLen:][:min(max(used, 0), len(r.mapping)-smc.CDCLen)])
+	word64(r.mapping, 0).Store(0)
+	r.producer.Store(0)
+	r.consumer.Store(0)
+	r.wait.Store(0)
 }
 
 // Close unmaps the DMB and ends its lease.

@@ -52,10 +52,18 @@ func truncate(fd, size int) error {
 	return os.NewSyscallError("ftruncate", err)
 }
 
-func stat(fd int) (size int64, links int, err error) {
+// status is what fstat tells of a file of the device (docs/dmb-format.md 1.6).
+type status struct {
+	size     int64
+	links    int
+	owner    uint32 // procs id
+	readable bool   // by others: a DMB is merged
+}
+
+func stat(fd int) (status, error) {
 	var st unix.Stat_t
-	err = ignoringEINTR(func() error { return unix.Fstat(fd, &st) })
-	return st.Size, int(st.Nlink), os.NewSyscallError("fstat", err)
+	err := ignoringEINTR(func() error { return unix.Fstat(fd, &st) })
+	return status{st.Size, int(st.Nlink), uint32(st.Ino >> 32 & (1<<30 - 1)), st.Mode&0o044 != 0}, os.NewSyscallError("fstat", err)
 }
 
 // adviseHugePages is a wish: a kernel may be built without them.
@@ -84,6 +92,9 @@ func populate(mapping []byte) error {
 		}
 	}
 }
+
+// unpopulate gives a mapping's pages back.
+func unpopulate(mapping []byte) { unix.Madvise(mapping, unix.MADV_REMOVE) }
 
 func pwriteAll(fd int, p []byte, off int) error {
 	for len(p) > 0 {

@@ -17,18 +17,26 @@ const (
 	writeOnly = 0
 )
 
+type status struct {
+	size     int64
+	links    int
+	owner    uint32
+	readable bool
+}
+
 func openFile(string, int) (int, error)     { return -1, errors.ErrUnsupported }
 func createFile(string) (int, error)        { return -1, errors.ErrUnsupported }
 func openOrCreateFile(string) (int, error)  { return -1, errors.ErrUnsupported }
 func openFIFO(string) (int, error)          { return -1, errors.ErrUnsupported }
 func closeFile(int) error                   { return errors.ErrUnsupported }
 func truncate(int, int) error               { return errors.ErrUnsupported }
-func stat(int) (int64, int, error)          { return 0, 0, errors.ErrUnsupported }
+func stat(int) (status, error)              { return status{}, errors.ErrUnsupported }
 func mapFile(int, int, int) ([]byte, error) { return nil, errors.ErrUnsupported }
 func unmap([]byte) error                    { return errors.ErrUnsupported }
 func adviseHugePages([]byte, bool)          {}
 func collapse([]byte)                       {}
 func populate([]byte) error                 { return errors.ErrUnsupported }
+func unpopulate([]byte)                     {}
 func pwriteAll(int, []byte, int) error      { return errors.ErrUnsupported }
 func writeByte(int)                         {}
 func readBytes(int) error                   { return errors.ErrUnsupported }

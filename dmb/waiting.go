@@ -22,6 +22,7 @@ const (
 	Awake   Wait = 0 // it does not: send no signal
 	OnFutex Wait = 1 // on the signal sequence of its DMB
 	OnBell  Wait = 2 // on its bell
+	OnPage  Wait = 3 // on the doorbell page of its link group
 )
 
 var littleEndian = binary.NativeEndian.Uint16([]byte{1, 0}) == 1

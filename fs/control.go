@@ -90,6 +90,9 @@ func (n *controlNode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, 
 		if err != nil {
 			return nil, 0, errno(n.tree.log, err)
 		}
+		if h.release, err = n.tree.snapshots.take(n.tree.dev, c, len(text)); err != nil {
+			return nil, 0, errno(n.tree.log, err)
+		}
 		h.snapshot = text
 	}
 	return h, fuse.FOPEN_DIRECT_IO | fuse.FOPEN_NOFLUSH, 0
@@ -99,12 +102,21 @@ func (n *controlNode) Open(ctx context.Context, flags uint32) (gofs.FileHandle, 
 type controlHandle struct {
 	node     *controlNode
 	snapshot string
+	release  func() // gives the snapshot back; nil: there is none
 }
 
 var (
 	_ = (gofs.FileReader)((*controlHandle)(nil))
 	_ = (gofs.FileWriter)((*controlHandle)(nil))
+	_ = (gofs.FileReleaser)((*controlHandle)(nil))
 )
+
+func (h *controlHandle) Release(context.Context) syscall.Errno {
+	if h.release != nil {
+		h.release()
+	}
+	return 0
+}
 
 func (h *controlHandle) Read(_ context.Context, dest []byte, off int64) (fuse.ReadResult, syscall.Errno) {
 	if off >= int64(len(h.snapshot)) {

@@ -35,7 +35,6 @@ func (t *tree) controls() []control {
 	text := func(show func() string) func(device.Caller) (string, error) {
 		return func(device.Caller) (string, error) { return show() + "\n", nil }
 	}
-	empty := func(device.Caller) (string, error) { return "", nil }
 	return []control{
 		{name: "gid", show: text(func() string { return d.LocalGID().String() })},
 		{name: "chid", show: text(func() string { return fmt.Sprintf("%04x", d.GetCHID()) })},
@@ -45,9 +44,8 @@ func (t *tree) controls() []control {
 		{name: "xfer_bytes", show: text(func() string { return strconv.FormatUint(d.XferBytes(), 10) })},
 		{name: "dmbs_cnt", show: text(func() string { return strconv.Itoa(d.DMBCount()) })},
 		{name: "ueid", show: t.showUEIDs, store: t.storeUEID},
-		// Connections and link groups are described by libsmc; without any the files are empty, which is a valid list.
-		{name: "conns", show: empty},
-		{name: "linkgroups", show: empty},
+		{name: "conns", show: t.showConns},
+		{name: "linkgroups", show: t.showLinkGroups},
 		{name: "stats", show: t.showStats},
 	}
 }

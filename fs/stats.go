@@ -33,7 +33,7 @@ type deviceStats struct {
 	Liars          []device.Liar        `json:"liars"`
 }
 
-// showStats is `smcd stats json` and, beside its "SMCD" object, how the device stands.
+// showStats is `smcd stats json` and, beside its "SMCD" object, how handshakes failed and how the device stands.
 func (t *tree) showStats(c device.Caller) (string, error) {
 	s := t.dev.Statistics(c)
 	dev, err := json.Marshal(deviceStats{
@@ -53,7 +53,11 @@ func (t *tree) showStats(c device.Caller) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return `{"SMCD":` + smcd + `,"device":` + string(dev) + "}\n", nil
+	handshake, err := json.Marshal(s.Handshake)
+	if err != nil {
+		return "", err
+	}
+	return `{"SMCD":` + smcd + `,"handshake":` + string(handshake) + `,"device":` + string(dev) + "}\n", nil
 }
 
 // heapLive returns the bytes of live objects that the last garbage collection found.

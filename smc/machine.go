@@ -120,6 +120,9 @@ func (m *Machine) Close(unread bool) Action {
 	return a
 }
 
+// ReadShut reports whether reading has ended: by the application, or because the peer will send no more (RCV_SHUTDOWN).
+func (m *Machine) ReadShut() bool { return m.noRead || m.rx != 0 }
+
 // Finished reports whether both sides are done with the connection: its TCP
 // connection and its DMBs can go.
 func (m *Machine) Finished() bool { return m.State == Closed && m.released }

@@ -50,6 +50,17 @@ const (
 	DeclErrRegBuf  DeclineCode = 0x09990003 // ERR_REGBUF: registering buffers (SMC-R)
 )
 
+// DeclineCodes are all codes, in the order of the constants. The order is part of the format of a procs block
+// (docs/dmb-format.md, section 3): new codes go to the end.
+var DeclineCodes = []DeclineCode{
+	DeclMem, DeclTimeoutCL, DeclTimeoutAL, DeclCnfErr, DeclPeerNoSMC, DeclIPsec,
+	DeclNoSMCDev, DeclNoSMCDDev, DeclNoSMCRDev, DeclNoISM2Supp, DeclNoV2Ext, DeclNoV2DExt,
+	DeclNoSEID, DeclNoSMCD2Dev, DeclNoUEID, DeclReleaseErr, DeclMaxConnErr, DeclMaxLinkErr,
+	DeclModeUnsupp, DeclRMBEEC, DeclOptUnsupp, DeclDiffPrefix, DeclGetVLANErr, DeclISMVLANErr,
+	DeclNoActLink, DeclNoSrvLink, DeclVersMismat, DeclMaxDMB, DeclNoRoute, DeclNoIndirect,
+	DeclSyncErr, DeclPeerDecl, DeclIntErr, DeclErrRtok, DeclErrRdyLnk, DeclErrRegBuf,
+}
+
 // declineNames holds, per code, the kernel's name and the one that smcd and
 // smcr stats print, empty where the tool has none.
 var declineNames = map[DeclineCode]struct{ kernel, stats string }{

@@ -145,9 +145,3 @@ func (d *Device) AddUEID(name string) error { return d.write("ueid", "+"+name) }
 // Errors: syscall.EINVAL for a malformed name, syscall.ENOENT for one that is not there, fs.ErrPermission for the
 // unprivileged.
 func (d *Device) DelUEID(name string) error { return d.write("ueid", "-"+name) }
-
-// Conns returns one line for each connection that the caller may see.
-func (d *Device) Conns() ([]string, error) { return d.readLines("conns") }
-
-// LinkGroups returns one line for each link group that the caller may see.
-func (d *Device) LinkGroups() ([]string, error) { return d.readLines("linkgroups") }

@@ -7,6 +7,7 @@ package tree_test
 import (
 	"errors"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -46,6 +47,32 @@ var (
 	stats      = anyValue((*tree.Device).Stats)
 )
 
+const connLines = "ACTIVE 1000 4711 4026531840 127.0.0.1:48630 127.0.0.1:7777 SMCD - 4645ce4798b5ef0b ab8ece266549dd22 00000100 " +
+	"0001:00000002 0000:0000000e 80:40 0003:00000004 0005:00000006 00:00 client 129 R-> 65504 65504 131040 21 77 later\n" +
+	"ACTIVE 0 12 - [2001:db8::1]:1 [2001:db8::2]:80 TCP 0x05000000/0x03030008 - - - - - - - - - server 0 <-> 0 0 0 0 7\n" +
+	"LISTEN 0 12 1 [::]:80 - LISTEN - - - - - - - - - - - 1326 <-> 0 0 0 0 7\n"
+
+var connsWanted = []tree.Conn{
+	{State: "ACTIVE", UID: 1000, PID: 4711, NetNS: 4026531840, Local: netip.MustParseAddrPort("127.0.0.1:48630"),
+		Peer: netip.MustParseAddrPort("127.0.0.1:7777"), Mode: tree.ModeSMCD, Token: "4645ce4798b5ef0b", PeerToken: "ab8ece266549dd22",
+		LinkID: 0x100, Role: "client", Inode: 129, Shutdown: "R->", Sndbuf: 65504, Rcvbuf: 65504, Peerbuf: 131040, Number: 21, ProcessID: 77,
+		RX: &tree.Header{Producer: tree.Cursor{Wrap: 1, Count: 2}, Consumer: tree.Cursor{Count: 14}, ProducerFlags: 0x80, StateFlags: 0x40},
+		TX: &tree.Header{Producer: tree.Cursor{Wrap: 3, Count: 4}, Consumer: tree.Cursor{Wrap: 5, Count: 6}}},
+	{State: "ACTIVE", PID: 12, Local: netip.MustParseAddrPort("[2001:db8::1]:1"), Peer: netip.MustParseAddrPort("[2001:db8::2]:80"),
+		Mode: tree.ModeTCP, Reason: 0x05000000, PeerDiagnosis: 0x03030008, Role: "server", Shutdown: "<->", ProcessID: 7},
+	{State: "LISTEN", PID: 12, NetNS: 1, Local: netip.MustParseAddrPort("[::]:80"), Mode: tree.ModeListen, Role: "-", Inode: 1326,
+		Shutdown: "<->", ProcessID: 7},
+}
+
+const groupLines = "00000100 client 4 1000 4711 77 4712 78 2 1 2 host SMCV2-ANCHOR-UEID.01 0 0 262144 later\n" +
+	"00000200 server 0 0 1 2 - - 2 1 2 - - 0 0 0\n"
+
+var groupsWanted = []tree.LinkGroup{
+	{ID: 0x100, Role: "client", Conns: 4, UID: 1000, PID: 4711, ProcessID: 77, PeerPID: 4712, PeerID: 78, Version: 2, Release: 1, PeerOS: 2,
+		PeerHost: "host", EID: "SMCV2-ANCHOR-UEID.01", DMBBytes: 262144},
+	{ID: 0x200, Role: "server", PID: 1, ProcessID: 2, Version: 2, Release: 1, PeerOS: 2},
+}
+
 func TestDeviceReads(t *testing.T) {
 	for _, c := range []struct {
 		file, text string
@@ -65,9 +92,10 @@ func TestDeviceReads(t *testing.T) {
 		{"dmbs_cnt", "7\n", dmbsCount, uint64(7)},
 		{"ueid", "", ueids, []string(nil)},
 		{"ueid", "A\nB.2                             \n", ueids, []string{"A", "B.2"}},
-		{"conns", "", conns, []string(nil)},
-		{"conns", "ACTIVE 0\nINIT 1\n", conns, []string{"ACTIVE 0", "INIT 1"}},
-		{"linkgroups", "00000100\n", linkGroups, []string{"00000100"}},
+		{"conns", "", conns, []tree.Conn{}},
+		{"conns", connLines, conns, connsWanted},
+		{"linkgroups", "", linkGroups, []tree.LinkGroup{}},
+		{"linkgroups", groupLines, linkGroups, groupsWanted},
 	} {
 		d := fakeDevice(t, map[string]string{c.file: c.text})
 		got, err := c.get(d)
@@ -89,6 +117,11 @@ func TestDeviceReadsNonsense(t *testing.T) {
 		{"dmb_copy", "01: \n", dmbCopy},
 		{"xfer_bytes", "-1\n", xferBytes},
 		{"dmbs_cnt", "\n", dmbsCount},
+		{"conns", "ACTIVE 0 1 2\n", conns},
+		{"conns", strings.Replace(connLines, "127.0.0.1", "localhost", 1), conns},
+		{"conns", strings.Replace(connLines, "0001:00000002", "000100000002", 1), conns},
+		{"conns", strings.Replace(connLines, "80:40", "80:140", 1), conns},
+		{"linkgroups", "00000100 client x\n", linkGroups},
 		{"stats", "", stats},
 		{"stats", `{"device": 1}`, stats},
 	} {
@@ -168,12 +201,15 @@ func TestProcessID(t *testing.T) {
 func TestStats(t *testing.T) {
 	d := fakeDevice(t, map[string]string{"stats": `{
 		"SMCD": {"SMC_TX_BYTES": 18446744073709551615},
+		"handshake": {"client_errors": 1, "server_errors": 2, "client_fallback": {"PEERDECL": 3}, "server_fallback": {}},
 		"device": {"version": "1.0", "pid": 12, "uptime_seconds": 3, "state": "draining", "epoch": 2, "max_dmbs": 10,
 			"max_dmb_size": 4096, "max_bytes": 5, "max_bytes_per_uid": 4, "max_dmbs_per_uid": 3, "dmbs": 2, "bytes": 1,
 			 "liars": [{"id": 7, "pid": 8, "uid": 1000, "why": "counters ran backwards"}], "later": 1}
 	}`})
 	want := tree.Stats{
 		SMCD: map[string]uint64{"SMC_TX_BYTES": 1<<64 - 1},
+		Handshake: tree.Handshake{ClientErrors: 1, ServerErrors: 2, ClientFallback: map[string]uint64{"PEERDECL": 3},
+			ServerFallback: map[string]uint64{}},
 		Device: tree.DeviceStats{Version: "1.0", PID: 12, UptimeSeconds: 3, State: "draining", Epoch: 2, MaxDMBs: 10,
 			MaxDMBSize: 4096, MaxBytes: 5, MaxBytesPerUID: 4, MaxDMBsPerUID: 3, DMBs: 2, Bytes: 1,
 			Liars: []tree.Liar{{ID: 7, PID: 8, UID: 1000, Why: "counters ran backwards"}}},

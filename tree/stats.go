@@ -13,7 +13,18 @@ type Stats struct {
 	// processes that live and those that are gone.
 	SMCD map[string]uint64 `json:"SMCD"`
 
-	Device DeviceStats `json:"device"`
+	Handshake Handshake   `json:"handshake"`
+	Device    DeviceStats `json:"device"`
+}
+
+// Handshake is how handshakes ended that made no SMC connection, summed over the processes that live and those that are gone.
+type Handshake struct {
+	ClientErrors uint64 `json:"client_errors"`
+	ServerErrors uint64 `json:"server_errors"`
+
+	// How often it was TCP for which reason, under the kernel's names (PEERDECL for one, an smc.DeclineCode).
+	ClientFallback map[string]uint64 `json:"client_fallback"`
+	ServerFallback map[string]uint64 `json:"server_fallback"`
 }
 
 // DeviceStats describes the device and its daemon. Sizes are in bytes.

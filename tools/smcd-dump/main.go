@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command smcd-dump shows what smcd of smc-tools shows, for the loopback-ism devices that ismfs has mounted. All it knows
+// Command smcd-dump shows what smcd and smcss of smc-tools show, for the loopback-ism devices that ismfs has mounted. All it knows
 // it reads from their trees.
 package main
 
@@ -22,10 +22,13 @@ func main() {
 	}
 }
 
-// options are those that every object takes.
+// options are those that every object takes, and those that smcd takes before the object.
 type options struct {
 	mount string // a mount point, or empty
 	json  bool
+
+	details  bool
+	absolute bool
 }
 
 func newCommand() *cobra.Command {
@@ -35,19 +38,24 @@ func newCommand() *cobra.Command {
 		Use:   "smcd-dump OBJECT [COMMAND]",
 		Short: "Show the loopback-ism devices that ismfs has mounted, as smcd shows the kernel's",
 		Long: `smcd-dump shows the SMC-D devices that ismfs has mounted on this host, in the words and columns of
-smcd, the tool of smc-tools. It reads nothing but the files of the mounted trees.
+smcd and smcss, the tools of smc-tools. It reads nothing but the files of the mounted trees.
 
 Objects and commands may be shortened to any prefix that is unique: "smcd-dump d" is "smcd-dump device".`,
 		Version:      version(),
 		SilenceUsage: true,
-		Args:         knownObject,
-		RunE:         func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		// Flags before the object are smcd's; the same letters behind it can mean something else.
+		TraverseChildren: true,
+		Args:             knownObject,
+		RunE:             func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetVersionTemplate("smcd-dump utility, ismfs-{{.Version}}\n")
 	flags := root.PersistentFlags()
 	flags.StringVar(&opts.mount, "mount", "", "use the device mounted at this `DIR` only")
 	flags.BoolVar(&opts.json, "json", false, "print JSON; each object's help tells its shape")
-	root.AddCommand(newDeviceCommand(opts), newInfoCommand(opts), newUEIDCommand(opts))
+	root.Flags().BoolVarP(&opts.details, "details", "d", false, "show details (linkgroup, stats, sockets)")
+	root.Flags().BoolVarP(&opts.absolute, "absolute", "a", false, "show absolute values (stats) or all sockets")
+	root.AddCommand(newDeviceCommand(opts), newInfoCommand(opts), newLinkGroupCommand(opts), newSocketsCommand(opts),
+		newStatsCommand(opts), newUEIDCommand(opts))
 	return root
 }
 

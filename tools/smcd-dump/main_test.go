@@ -55,7 +55,7 @@ func golden(t *testing.T, name, got, mount string) {
 }
 
 func TestGolden(t *testing.T) {
-	used := map[string]string{"linkgroups": "00000100 0 4\n00000200 0 0\n"}
+	used := map[string]string{"linkgroups": groupLines}
 	eids := map[string]string{"ueid": "ISMFS-DEFAULT-UEID\nSITE-A.1\n"}
 	for _, c := range []struct {
 		file    string

@@ -33,6 +33,7 @@ func Files() map[string]string {
 
 const stats = `{
   "SMCD": {"SMC_RX_BYTES": 0, "SMC_TX_BYTES": 0},
+  "handshake": {"client_errors": 0, "server_errors": 0, "client_fallback": {}, "server_fallback": {}},
   "device": {
     "version": "fake", "pid": 1, "uptime_seconds": 5, "state": "active", "epoch": 1,
     "max_dmbs": 5000, "max_dmb_size": 16777216,

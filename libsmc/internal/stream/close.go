@@ -15,8 +15,9 @@ import (
 // Close ends the connection. If bytes have arrived that nobody read they are lost, and the peer gets ECONNRESET, as with TCP.
 // What was written is the peer's already: there is nothing to wait for.
 //
-// The closing flag is the last word that is written into the peer's DMB; after it the TCP connection is shut down.
-// A Borrow or Reserve that is out keeps its memory until it comes back.
+// The closing flag is the last word that is written into the peer's DMB; after it the TCP connection is shut down for
+// writing. The link is given back when the peer has closed too, or is gone, or after closeTime; and not before a Borrow or
+// Reserve that is out comes back.
 func (c *Conn) Close() error {
 	if c.closed.Swap(true) {
 		return c.opError("close", net.ErrClosed)
@@ -26,8 +27,7 @@ func (c *Conn) Close() error {
 	c.rouse(dmb.Reader)
 	c.rouse(dmb.Writer)
 	c.tellPeer()
-	c.link.Process.remove(c)
-	err := errors.Join(c.freeIfUnused(), c.closeTCP())
+	err := errors.Join(c.shutTCP(), c.freeIfUnused())
 	if err != nil {
 		return c.opError("close", err)
 	}
@@ -51,33 +51,79 @@ func (c *Conn) unread() bool {
 	return smc.ParseProducerWord(c.link.Own.Producer()) != smc.ParseProducerWord(c.consumed.Load())
 }
 
-// freeIfUnused lets go of the link once Close is through and nothing is lent.
+// freeIfUnused gives the link back once both sides are through and nothing is lent.
 func (c *Conn) freeIfUnused() error {
 	c.rmu.Lock()
 	defer c.rmu.Unlock()
 	c.wmu.Lock()
 	defer c.wmu.Unlock()
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.finished || c.freed || c.rx.lent || c.tx.lent {
+	if !c.finished || !c.tcpEnded || c.freed || c.rx.lent || c.tx.lent {
+		c.mu.Unlock()
 		return nil
 	}
+	c.acceptLocked() // the peer's last word
+	reusable := c.fault == nil && c.machine.Tx.AnyClose() && c.ctrl.StateFlags.AnyClose()
 	c.freed = true
-	return errors.Join(c.link.OwnBell.Close(), c.link.PeerBell.Close(), c.link.Peer.Close(), c.link.Own.Close())
+	c.mu.Unlock()
+	c.link.Process.remove(c)
+	return c.giveBack(reusable)
 }
 
-// closeTCP shuts the TCP connection down; after a failure, by a reset.
-func (c *Conn) closeTCP() error {
+// giveBack gives the link back. Nobody else touches it any more.
+func (c *Conn) giveBack(reusable bool) error {
+	if c.link.Slot != nil {
+		c.link.Slot.Free()
+	}
+	err := c.link.TCP.Close()
+	if errors.Is(err, net.ErrClosed) {
+		err = nil
+	}
+	if c.link.Release == nil {
+		return errors.Join(err, c.link.OwnBell.Close(), c.link.PeerBell.Close(), c.link.Peer.Close(), c.link.Own.Close())
+	}
+	if reusable {
+		c.link.Own.Reset(int(min(c.bytesRead.Load()+uint64(c.rx.left), uint64(c.rxLen))))
+	}
+	c.link.Release(reusable)
+	return err
+}
+
+// shutTCP shuts the TCP connection down for writing; after a failure it is reset.
+func (c *Conn) shutTCP() error {
 	c.mu.Lock()
 	reset := c.linger0 || c.fault != nil
 	c.mu.Unlock()
 	if reset {
 		c.link.TCP.SetLinger(0)
-	}
-	if err := c.link.TCP.Close(); !errors.Is(err, net.ErrClosed) {
+		err := c.link.TCP.Close() // ends watchTCP
+		if errors.Is(err, net.ErrClosed) {
+			err = nil
+		}
 		return err
 	}
+	c.link.TCP.SetReadDeadline(time.Now().Add(closeTime))
+	c.link.TCP.CloseWrite() // an error says that it has ended already
 	return nil
+}
+
+// closeTime is how long a closed connection waits for the peer to close (the kernel's tcp_fin_timeout, for the same state
+// of TCP).
+var closeTime = 60 * time.Second
+
+// errBytes is what a byte on the idle TCP connection is.
+var errBytes = &smc.ProtocolError{Msg: "SMC-D", Detail: "bytes on the TCP connection of a connection in SMC-D mode"}
+
+// watchTCP waits for the end of the TCP connection, which is the connection's sign of life.
+func (c *Conn) watchTCP() {
+	n, err := c.link.TCP.Read(make([]byte, 1))
+	if n > 0 {
+		c.fail(errBytes)
+	}
+	c.tcpGone(err)
+	if c.closed.Load() {
+		c.freeIfUnused()
+	}
 }
 
 // CloseRead ends reading. The peer does not hear of it.
@@ -161,13 +207,14 @@ func (c *Conn) setDeadline(e *end, t time.Time, rouse func()) error {
 func (c *Conn) rouseReader() { c.rouse(dmb.Reader) }
 func (c *Conn) rouseWriter() { c.rouse(dmb.Writer) }
 
-// PeerGone says that the TCP connection has ended: err is io.EOF after a FIN, anything else after a reset or a failure of
+// tcpGone says that the TCP connection has ended: err is io.EOF after a FIN, anything else after a reset or a failure of
 // keep-alive. If the peer has said before how it ends, that counts. Else a reset is ECONNRESET, and a FIN is io.EOF if
 // the peer has confirmed all bytes written to it, and ECONNRESET if not.
-func (c *Conn) PeerGone(err error) {
+func (c *Conn) tcpGone(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.freed {
+	c.tcpEnded = true
+	if c.freed || c.fault != nil {
 		return
 	}
 	c.acceptLocked()

@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/ismfs/ismfs/dmb"
+	"github.com/ismfs/ismfs/procs"
 	"github.com/ismfs/ismfs/smc"
 )
 
@@ -23,6 +24,17 @@ type Link struct {
 	TCP      *net.TCPConn // stays open and idle
 	Process  *Process
 	Epoch    uint64 // of the device, taken before Own was registered
+
+	Pages   *Pages // the link group's doorbell pages, nil: none
+	OwnBit  uint16 // of Own in the own page
+	PeerBit uint16 // of Peer in the peer's page
+
+	Slot *dmb.Slot  // where the connection is described, nil: nowhere
+	Info procs.Conn // its description; state and shutdowns are kept true
+
+	// Release takes the DMBs and bells back when the connection is over. reusable says that both sides have written their
+	// last word: Own is zeroed then. nil: they are closed.
+	Release func(reusable bool)
 }
 
 // A Conn is a connection in SMC-D mode. All methods may be called by several goroutines at once, and Close beside any other.
@@ -55,7 +67,10 @@ type Conn struct {
 	linger0  bool              // SetLinger(0): Close aborts
 	peerMet  bool              // the peer has been seen attached to my DMB: only then can it leave
 	finished bool              // Close has told the peer
-	freed    bool              // mappings and descriptors are gone
+	tcpEnded bool              // nothing will come from the TCP connection any more
+	freed    bool              // the link is given back
+
+	bytesRead, bytesWritten atomic.Uint64
 }
 
 // An end is what concerns only one direction: who waits, and what keeps it from waiting.
@@ -84,6 +99,8 @@ func New(l Link) (*Conn, error) {
 	if err := l.Process.add(c); err != nil {
 		return nil, err
 	}
+	c.describe()
+	go c.watchTCP()
 	return c, nil
 }
 
@@ -146,6 +163,7 @@ func (c *Conn) acceptLocked() {
 
 // changedLocked tells both sides what the machine has come to.
 func (c *Conn) changedLocked() {
+	c.describeLocked()
 	c.reading.stop.Store(c.readErrorLocked() != nil)
 	c.writing.stop.Store(c.writeErrorLocked() != nil)
 	c.rouseLocked(dmb.Reader)

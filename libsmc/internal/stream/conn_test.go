@@ -301,7 +301,15 @@ func TestPeerGone(t *testing.T) {
 				if test.sent > 0 {
 					mustWrite(t, c1, make([]byte, test.sent))
 				}
-				c1.PeerGone(test.err)
+				if test.err != io.EOF {
+					c2.link.TCP.SetLinger(0)
+				}
+				c2.link.TCP.Close()
+				waitFor(t, "the end of TCP", func() bool {
+					c1.mu.Lock()
+					defer c1.mu.Unlock()
+					return c1.tcpEnded
+				})
 				mustRead(t, c1, []byte("last words"))
 				wantRead(t, c1, test.reads)
 				wantWrite(t, c1, test.writes)
@@ -318,7 +326,7 @@ func TestPeerVanishes(t *testing.T) {
 		go func() { _, err := c1.Read(make([]byte, 1)); errs <- err }()
 		time.Sleep(20 * time.Millisecond)
 		c2.closed.Store(true)
-		c2.finished = true // nobody is told
+		c2.finished, c2.tcpEnded = true, true // nobody is told
 		if err := c2.freeIfUnused(); err != nil {
 			t.Fatal(err)
 		}

@@ -8,7 +8,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -171,14 +170,14 @@ type endpoint struct {
 func (d *daemon) newEndpoint(size int) (endpoint, error) {
 	e := endpoint{epoch: d.process.block.Epoch()}
 	var err error
-	if e.own, err = dmb.Register(d.dev, size); err != nil {
+	if e.own, err = dmb.Register(d.dev, size, nil); err != nil {
 		return e, err
 	}
 	e.bell, err = dmb.OpenBell(d.dev, e.own.Token())
 	return e, err
 }
 
-// join makes the endpoint a connection to a peer's DMB. Its TCP connection is watched as the handshake's side will do it.
+// join makes the endpoint a connection to a peer's DMB.
 func (d *daemon) join(e endpoint, token dmb.Token, size int, tcp *net.TCPConn) (*Conn, error) {
 	peer, err := dmb.Attach(d.dev, token, size)
 	if err != nil {
@@ -188,20 +187,9 @@ func (d *daemon) join(e endpoint, token dmb.Token, size int, tcp *net.TCPConn) (
 	if err != nil {
 		return nil, err
 	}
-	c, err := New(Link{
+	return New(Link{
 		Own: e.own, Peer: peer, OwnBell: e.bell, PeerBell: bell, TCP: tcp, Process: d.process, Epoch: e.epoch,
 	})
-	if err != nil {
-		return nil, err
-	}
-	go func() {
-		_, err := tcp.Read(make([]byte, 1))
-		if err == nil {
-			err = io.ErrUnexpectedEOF
-		}
-		c.PeerGone(err)
-	}()
-	return c, nil
 }
 
 // pair returns the two ends of a connection, in this process, with DMBs of the given size.

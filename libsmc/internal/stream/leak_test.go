@@ -90,10 +90,10 @@ func TestNothingLeaks(t *testing.T) {
 func TestFailuresLeakNothing(t *testing.T) {
 	inModes(t, func(t *testing.T, d *daemon) {
 		fail := func() {
-			if _, err := dmb.Register(d.dev, 4097); !errors.Is(err, syscall.EINVAL) {
+			if _, err := dmb.Register(d.dev, 4097, nil); !errors.Is(err, syscall.EINVAL) {
 				t.Errorf("Register of 4097 bytes: %v", err)
 			}
-			if _, err := dmb.Register(d.dev, 1<<29); !errors.Is(err, syscall.EFBIG) {
+			if _, err := dmb.Register(d.dev, 1<<29, nil); !errors.Is(err, syscall.EFBIG) {
 				t.Errorf("Register of 512 MiB: %v", err)
 			}
 			if _, err := dmb.Attach(d.dev, 1, ringSize); !errors.Is(err, syscall.ENOENT) {

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package libsmc
+
+import (
+	"errors"
+	"net"
+	"time"
+
+	"github.com/ismfs/ismfs/bpf/smcopt"
+	"github.com/ismfs/ismfs/libsmc/internal/link"
+	"github.com/ismfs/ismfs/procs"
+	"github.com/ismfs/ismfs/smc"
+)
+
+// The server's side of the handshake (smc_listen_work in af_smc.c): it reads the Proposal, sends the Accept and reads the
+// Confirm. A client has clcTimeout for each of its messages.
+const clcTimeout = 6 * time.Second // CLC_WAIT_TIME
+
+// serve is the server's handshake on a connection whose client has announced SMC.
+func (c *Conn) serve() { c.settleError(c.answer()) }
+
+func (c *Conn) answer() error {
+	c.tcp.SetReadDeadline(time.Now().Add(clcTimeout))
+	p, err := readProposal(c.tcp)
+	if err != nil {
+		return c.lateDecline(err)
+	}
+	device, err := link.Current()
+	if err != nil {
+		return c.decline(smc.DeclNoSMCDev, err)
+	}
+	c.device = device
+	local, err := device.Local()
+	if err != nil {
+		return c.decline(smc.DeclNoSMCDev, err)
+	}
+	agreed, err := smc.AnswerProposal(&p, &local)
+	if err != nil {
+		return c.declineIf(err)
+	}
+	attempt, err := device.Serve(p.Process(), agreed, bufferSize(c.askedBuffer()))
+	if err != nil {
+		return c.decline(link.Reason(err), err)
+	}
+	accept := attempt.Accept()
+	if err = sendAnswer(c.tcp, &accept); err == nil {
+		err = c.confirmed(attempt, &accept)
+	}
+	if err != nil {
+		var d declined
+		if errors.As(err, &d) && d.OutOfSync {
+			attempt.OutOfSync()
+		}
+		attempt.Abandon()
+		return c.declineIf(err)
+	}
+	return c.open(attempt)
+}
+
+// confirmed waits for the client's Confirm and checks it.
+func (c *Conn) confirmed(a *link.Attempt, accept *smc.AcceptConfirm) error {
+	c.tcp.SetReadDeadline(time.Now().Add(clcTimeout))
+	confirm, err := readAnswer(c.tcp, smc.MsgConfirm)
+	if err != nil {
+		return err
+	}
+	c.tcp.SetReadDeadline(time.Time{})
+	if _, err := smc.CheckConfirm(accept, &confirm); err != nil {
+		return err
+	}
+	return failed(a.Confirmed(&confirm))
+}
+
+// failed keeps a decline code in err from being sent: the client has its connection already, so only a reset is left
+// (reference 1.10).
+func failed(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &hardError{err}
+}
+
+type hardError struct{ err error }
+
+func (e *hardError) Error() string { return "SMC handshake: " + e.err.Error() }
+
+// lateDecline counts where this process has a device: the client's Decline came in place of a Proposal.
+func (c *Conn) lateDecline(err error) error {
+	if d, e := link.Current(); e == nil {
+		c.device = d
+	}
+	return err
+}
+
+// newServed takes an accepted connection and returns it, settled if it is plain TCP. An error says that it cannot be told
+// what the client expects: the connection is reset.
+func newServed(tcp *net.TCPConn, marked bool, buffer int) (*Conn, error) {
+	c := newConn(tcp, procs.Server, buffer)
+	if !marked {
+		c.settlePlain(smc.DeclNoSMCDev)
+		return c, nil
+	}
+	answer, err := ask(tcp)
+	switch {
+	case errors.Is(err, smcopt.ErrNotMarked):
+		// The connection is older than the mark.
+		c.settlePlain(smc.DeclPeerNoSMC)
+	case err != nil:
+		tcp.SetLinger(0)
+		tcp.Close()
+		return nil, err
+	case answer.State == smcopt.SMC:
+		// to be served
+	default:
+		c.settlePlain(smc.DeclPeerNoSMC)
+	}
+	return c, nil
+}
+
+// settlePlain settles a connection whose peer has not announced SMC, or before which this side has not.
+func (c *Conn) settlePlain(reason smc.DeclineCode) {
+	d, err := link.Current()
+	if err == nil {
+		c.device = d
+	}
+	c.settleTCP(reason, 0, err)
+}

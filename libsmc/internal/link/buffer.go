@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package link
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+
+	"github.com/ismfs/ismfs/dmb"
+	"github.com/ismfs/ismfs/smc"
+	"github.com/ismfs/ismfs/tree"
+)
+
+// A buffer is one of this process's DMBs with its bell.
+type buffer struct {
+	*dmb.Registered
+	bell  *dmb.Bell
+	epoch uint64 // of the device, from before it was registered
+	met   uint32 // the device word from before it was last known to have its peer; only of one that was used
+}
+
+func (b *buffer) Close() error { return errors.Join(b.bell.Close(), b.Registered.Close()) }
+
+// buffer returns a DMB of size bytes for a connection of the group: one that an earlier connection has left, or a new one,
+// smaller if memory is short (smc_buf_create). Its errors are for Reason.
+func (g *Group) buffer(size int) (*buffer, error) {
+	if b := g.pooled(size); b != nil {
+		g.count(b, dmb.RxReuse)
+		return b, nil
+	}
+	for n := size; ; n /= 2 {
+		b, err := g.dev.register(n)
+		if errors.Is(err, syscall.ENOSPC) && g.dev.dropPools() {
+			b, err = g.dev.register(n)
+		}
+		switch {
+		case err == nil:
+			g.count(b, dmb.RxAlloc)
+			if n < size {
+				g.dev.block.Add(dmb.RxDowngrade, 1)
+			}
+			return b, nil
+		case !errors.Is(err, syscall.ENOMEM) || n <= smc.MinBufSize:
+			return nil, g.dev.noted(err)
+		}
+	}
+}
+
+// count counts a buffer that comes into use.
+func (g *Group) count(b *buffer, how dmb.Counter) {
+	block := g.dev.block
+	block.Add(how, 1)
+	block.Add(dmb.IntRxBuf.Sized(b.Size()), 1)
+	block.Add(dmb.RxUsage, uint64(b.Size()))
+}
+
+// uncount counts one that goes out of use.
+func (g *Group) uncount(b *buffer) { g.dev.block.Add(dmb.RxUsage, -uint64(b.Size())) }
+
+// pooled takes a DMB out of the pool that is as a new one would be, nil if there is none.
+func (g *Group) pooled(size int) *buffer {
+	for {
+		b := g.fromPool(size)
+		if b == nil {
+			return nil
+		}
+		word := g.dev.block.Word()
+		if b.met == word {
+			return b
+		}
+		// Something has lost its peer since: was it this one?
+		if links, err := b.Links(); err == nil && links == 2 {
+			b.met = word
+			return b
+		}
+		b.Close()
+	}
+}
+
+func (g *Group) fromPool(size int) *buffer {
+	d := g.dev
+	kind, mode := d.block.Settings()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for i := len(g.pool) - 1; i >= 0; i-- {
+		b := g.pool[i]
+		if b.Size() != size || b.epoch != d.block.Epoch() || b.Type() != kind || b.Separated() != (mode == tree.Separated) {
+			continue
+		}
+		g.pool = append(g.pool[:i], g.pool[i+1:]...)
+		return b
+	}
+	return nil
+}
+
+// register registers a new DMB and opens its bell.
+func (d *Device) register(size int) (*buffer, error) {
+	b := &buffer{epoch: d.block.Epoch()}
+	var err error
+	if b.Registered, err = dmb.Register(d.tree, size, d.block); err != nil {
+		return nil, err
+	}
+	if b.bell, err = dmb.OpenBell(d.tree, b.Token()); err != nil {
+		b.Registered.Close()
+		return nil, err
+	}
+	return b, nil
+}
+
+// dropPools frees the DMBs that are kept for reuse, since the device has no room for more, and reports whether there were any.
+func (d *Device) dropPools() bool {
+	d.mu.Lock()
+	var garbage []closer
+	for _, g := range d.groups() {
+		for _, b := range g.pool {
+			garbage = append(garbage, b)
+		}
+		g.pool = nil
+	}
+	d.mu.Unlock()
+	closeAll(garbage)
+	return len(garbage) > 0
+}
+
+// A remote is a peer's DMB that this process is attached to, with its bell.
+type remote struct {
+	*dmb.Attached
+	bell  *dmb.Bell
+	group *Group // once it is known
+}
+
+func (r *remote) Close() error { return errors.Join(r.bell.Close(), r.Attached.Close()) }
+
+// attach attaches a peer's DMB, or takes the one that stayed attached.
+func (d *Device) attach(t dmb.Token, size uint8) (*remote, error) {
+	bytes := smc.UncompressBufSize(size)
+	if bytes > smc.MaxBufSize {
+		return nil, fmt.Errorf("a DMB of %d bytes: %w", bytes, smc.DeclMem)
+	}
+	d.mu.Lock()
+	r := d.idle[t]
+	delete(d.idle, t)
+	d.mu.Unlock()
+	if r != nil && r.Size() == bytes {
+		return r, nil
+	}
+	if r != nil {
+		r.Close()
+	}
+	a, err := dmb.Attach(d.tree, t, bytes)
+	if err != nil {
+		return nil, d.noted(err)
+	}
+	bell, err := dmb.OpenBell(d.tree, t)
+	if err != nil {
+		a.Close()
+		return nil, d.noted(err)
+	}
+	return &remote{Attached: a, bell: bell}, nil
+}
