@@ -114,7 +114,7 @@ func (d *Device) AddUEID(c Caller, name string) error {
 	if err := d.CheckPrivileged(c); err != nil {
 		return err
 	}
-	return d.ueids.add(name)
+	return d.changeUEIDs(d.ueids.add, name)
 }
 
 // RemoveUEID removes a user EID. Errors: EPERM not privileged, EINVAL malformed, ENOENT.
@@ -122,7 +122,18 @@ func (d *Device) RemoveUEID(c Caller, name string) error {
 	if err := d.CheckPrivileged(c); err != nil {
 		return err
 	}
-	return d.ueids.remove(name)
+	return d.changeUEIDs(d.ueids.remove, name)
+}
+
+// changeUEIDs changes the table and moves the device words, for processes that keep a copy.
+func (d *Device) changeUEIDs(change func(string) error, name string) error {
+	if err := change(name); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.tellAll()
+	return nil
 }
 
 // DMBCount returns how many DMBs are registered or still held.

@@ -39,7 +39,7 @@ func grows(i int) (name string, ok bool) {
 	case i < fallbacks || i >= fallbacks+2*len(smc.DeclineCodes):
 		return "", false
 	}
-	return fmt.Sprintf("%s fallbacks for %v", fallbackRole(i), smc.DeclineCodes[(i-fallbacks)/2]), true
+	return fmt.Sprintf("%v fallbacks for %s", fallbackRole(i), smc.DeclineCodes[(i-fallbacks)/2].String()), true
 }
 
 func fallbackRole(i int) procs.Role {

@@ -103,6 +103,9 @@ func (a *Attached) mapIt() error {
 func (a *Attached) storeType() error {
 	word := [8]byte{smc.CDCType}
 	if a.mapping != nil {
+		if word32(a.mapping, 0).Load() == pageWord {
+			return nil // a doorbell page: its owner's word
+		}
 		word64(a.mapping, 0).Store(binary.NativeEndian.Uint64(word[:]))
 		return nil
 	}
@@ -114,12 +117,6 @@ func (a *Attached) Token() Token { return a.token }
 
 // Owner returns the procs id of the process that registered the DMB, as the device has it; 0 is a shell's.
 func (a *Attached) Owner() uint32 { return a.owner }
-
-// Reset makes the DMB ready for another connection, once its owner has reset it.
-func (a *Attached) Reset() error {
-	a.waits = [4]byte{}
-	return a.storeType()
-}
 
 // Size returns the DMB's size in bytes. The ring is [smc.CDCLen] shorter.
 func (a *Attached) Size() int { return a.size }

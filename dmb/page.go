@@ -41,8 +41,7 @@ type Page struct {
 func (r *Registered) Page() *Page {
 	p := newPage(r.mapping)
 	if p != nil {
-		word32(r.mapping, 0).Store(pageTypeWord)
-		word32(r.mapping, 4).Store(0)
+		word32(r.mapping, 0).Store(pageWord)
 	}
 	return p
 }
@@ -99,4 +98,4 @@ func (p *Page) Wake() {
 	futexWake(p.sequence, math.MaxInt32)
 }
 
-var pageTypeWord = binary.NativeEndian.Uint32([]byte{pageType, 0, 0, 0})
+var pageWord = binary.NativeEndian.Uint32([]byte{pageType, 0, 0, 0})

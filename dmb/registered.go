@@ -172,11 +172,13 @@ func (r *Registered) Links() (int, error) {
 	return st.links, err
 }
 
-// Reset zeroes the DMB for another connection between the same two processes: all but the signal sequence, which only ever
-// moves. used is how much of the ring was written, from its beginning. Both sides must have said that they write no more.
+// Reset makes the DMB as a new one, for another connection between the same two processes. used is how much of the ring was
+// written, from its beginning. Both sides must have said that they write no more.
+//
+// The signal sequence stays: it only ever moves, and a late wake-up harms nobody. So does the type, which the peer has written
+// when it attached.
 func (r *Registered) Reset(used int) {
 	clear(r.mapping[smc.CDCLen:][:min(max(used, 0), len(r.mapping)-smc.CDCLen)])
-	word64(r.mapping, 0).Store(0)
 	r.producer.Store(0)
 	r.consumer.Store(0)
 	r.wait.Store(0)

@@ -52,3 +52,18 @@ type Info struct {
 	BytesRead    uint64
 	BytesWritten uint64
 }
+
+// String is the mode, and on TCP the reason.
+func (i Info) String() string {
+	if i.Mode != TCP {
+		return i.Mode.String()
+	}
+	s := "TCP: " + i.Reason.String()
+	if i.PeerDiagnosis != 0 {
+		s += ", the peer says " + i.PeerDiagnosis.String()
+	}
+	if i.Cause != nil {
+		s += ": " + i.Cause.Error()
+	}
+	return s
+}

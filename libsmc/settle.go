@@ -86,7 +86,14 @@ func (c *Conn) settleTCP(reason, diagnosis smc.DeclineCode, cause error) {
 	}
 	c.mu.Unlock()
 	close(c.settled)
-	debug("TCP", "local", c.LocalAddr(), "peer", c.RemoteAddr(), "reason", reason, "peer_diagnosis", diagnosis, "cause", cause)
+	args := []any{"local", c.LocalAddr(), "peer", c.RemoteAddr(), "reason", reason.String()}
+	if diagnosis != 0 {
+		args = append(args, "peer_diagnosis", diagnosis.String())
+	}
+	if cause != nil {
+		args = append(args, "cause", cause)
+	}
+	debug("TCP", args...)
 }
 
 // fail ends the handshake without a connection.

@@ -182,6 +182,7 @@ func (a *Attempt) Open(tcp *net.TCPConn, slot *dmb.Slot, info procs.Conn) (*stre
 	if err != nil {
 		return nil, err
 	}
+	hold()
 	count := dmb.ServerV2
 	if a.group.role == procs.Client {
 		count = dmb.ClientV2
@@ -193,6 +194,7 @@ func (a *Attempt) Open(tcp *net.TCPConn, slot *dmb.Slot, info procs.Conn) (*stre
 // release takes the DMBs of a connection back. They are reused if both sides have said that they write no more.
 func (a *Attempt) release(reusable bool) {
 	d, g := a.dev, a.group
+	drop()
 	g.uncount(a.own)
 	d.mu.Lock()
 	g.bits.give(a.ownBit)

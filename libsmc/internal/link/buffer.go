@@ -66,14 +66,17 @@ func (g *Group) pooled(size int) *buffer {
 			return nil
 		}
 		word := g.dev.block.Word()
-		if b.met == word {
+		if b.met == word && g.dev.answeredLately() {
 			return b
 		}
-		// Something has lost its peer since: was it this one?
-		if links, err := b.Links(); err == nil && links == 2 {
+		// Something has lost its peer since (this one?), or nobody knows whether the daemon lives.
+		links, err := b.Links()
+		if err == nil && links == 2 {
+			g.dev.answered()
 			b.met = word
 			return b
 		}
+		g.dev.noted(err)
 		b.Close()
 	}
 }
@@ -105,6 +108,7 @@ func (d *Device) register(size int) (*buffer, error) {
 		b.Registered.Close()
 		return nil, err
 	}
+	d.answered()
 	return b, nil
 }
 

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/ismfs/ismfs/bpf/smcopt"
 	"github.com/ismfs/ismfs/dmb"
@@ -34,7 +35,8 @@ type Device struct {
 
 	tree  *tree.Device
 	block *dmb.Block
-	dead  atomic.Bool // its daemon has gone
+	dead  atomic.Bool  // its daemon has gone
+	heard atomic.Int64 // when it answered last, in nanoseconds since start
 
 	mu      sync.Mutex
 	servers map[uint32]*Group     // by the peer's procs id, groups in which this process is the server
@@ -124,6 +126,18 @@ func (d *Device) noted(err error) error {
 		d.dead.Store(true)
 	}
 	return err
+}
+
+// livenessTime is for how long an answer of the daemon's says that it lives. Its death is told to nobody; DMBs that are reused
+// need it for nothing else, and without it connections would come about that no knob reaches.
+const livenessTime = 100 * time.Millisecond
+
+var start = time.Now()
+
+func (d *Device) answered() { d.heard.Store(int64(time.Since(start))) }
+
+func (d *Device) answeredLately() bool {
+	return time.Since(start)-time.Duration(d.heard.Load()) < livenessTime
 }
 
 // CountFallback counts a connection that stays TCP.

@@ -4,9 +4,11 @@ package link
 
 import (
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
+	"github.com/ismfs/ismfs/libsmc/internal/stream"
 	"github.com/ismfs/ismfs/tree"
 )
 
@@ -20,8 +22,11 @@ var finder struct {
 	err    error     // why there is none
 	until  time.Time // for how long that counts
 
+	left []*stream.Process // on devices whose daemon has gone: their connections may live on
+
 	changed map[*func(*Device)]struct{} // who wants to hear of a new device
-	stop    func()                      // ends watching the mounts, for them
+	holds   int                         // reasons to watch the mounts: those, and connections
+	stop    func()                      // ends watching
 }
 
 // Current returns the device that this process uses, and looks for one if there is none, or if the daemon of the last one
@@ -38,8 +43,7 @@ func Current() (*Device, error) {
 	return lookLocked()
 }
 
-// lookLocked looks for a device. A dead one is let go of once there is a new one: until then its connections, which live on,
-// are described there.
+// lookLocked looks for a device. To a new one the connections move that live on from devices whose daemon has gone.
 func lookLocked() (*Device, error) {
 	t, err := tree.Find("")
 	var d *Device
@@ -53,7 +57,11 @@ func lookLocked() (*Device, error) {
 		}
 		return nil, err
 	}
+	if old := finder.device; old != nil {
+		finder.left = append(finder.left, old.Process)
+	}
 	finder.device, finder.err = d, nil
+	finder.left = slices.DeleteFunc(finder.left, func(p *stream.Process) bool { return !p.MoveTo(d.block) })
 	for f := range finder.changed {
 		go (*f)(d)
 	}
@@ -68,21 +76,39 @@ func OnChange(f func(*Device)) (stop func()) {
 	if finder.changed == nil {
 		finder.changed = make(map[*func(*Device)]struct{})
 	}
-	if len(finder.changed) == 0 {
-		finder.stop = watchMounts(mountsChanged)
-	}
 	key := &f
 	finder.changed[key] = struct{}{}
-	return func() {
+	holdLocked()
+	return sync.OnceFunc(func() {
 		finder.mu.Lock()
 		defer finder.mu.Unlock()
-		if _, ok := finder.changed[key]; !ok {
-			return
-		}
 		delete(finder.changed, key)
-		if len(finder.changed) == 0 {
-			finder.stop()
-		}
+		dropLocked()
+	})
+}
+
+// hold has the mounts watched until drop: a connection that outlives its daemon moves to the next device.
+func hold() {
+	finder.mu.Lock()
+	defer finder.mu.Unlock()
+	holdLocked()
+}
+
+func drop() {
+	finder.mu.Lock()
+	defer finder.mu.Unlock()
+	dropLocked()
+}
+
+func holdLocked() {
+	if finder.holds++; finder.holds == 1 {
+		finder.stop = watchMounts(mountsChanged)
+	}
+}
+
+func dropLocked() {
+	if finder.holds--; finder.holds == 0 {
+		finder.stop()
 	}
 }
 
@@ -91,11 +117,11 @@ func mountsChanged() {
 	finder.mu.Lock()
 	defer finder.mu.Unlock()
 	if d := finder.device; d != nil {
-		_, err := d.tree.GID()
-		d.noted(err)
-		if !d.dead.Load() {
+		gid, err := d.tree.GID()
+		if err == nil && gid == d.GID.String() {
 			return
 		}
+		d.dead.Store(true) // or another is mounted in its place
 	}
 	lookLocked()
 }

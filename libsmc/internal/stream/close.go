@@ -26,24 +26,29 @@ func (c *Conn) Close() error {
 	c.writing.deadline.stop()
 	c.rouse(dmb.Reader)
 	c.rouse(dmb.Writer)
-	c.tellPeer()
-	err := errors.Join(c.shutTCP(), c.freeIfUnused())
+	reset := c.tellPeer()
+	err := errors.Join(c.shutTCP(reset), c.freeIfUnused())
 	if err != nil {
 		return c.opError("close", err)
 	}
 	return nil
 }
 
-// tellPeer writes the closing flag when both sides have left.
-func (c *Conn) tellPeer() {
+// tellPeer writes the closing flag when both sides have left, and returns whether TCP is to be reset.
+func (c *Conn) tellPeer() (reset bool) {
 	c.rmu.Lock()
 	defer c.rmu.Unlock()
 	c.wmu.Lock()
 	defer c.wmu.Unlock()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	reset = c.linger0 || c.spoiled
 	c.performLocked(c.machine.Close(c.linger0 || c.unread()))
 	c.finished = true
+	if c.rx.lent || c.tx.lent {
+		c.spoiled = true // who holds it can write into the peer's ring after the last word
+	}
+	return reset || c.fault != nil
 }
 
 // unread reports whether the peer has sent what was not read. A word that makes no sense counts as such. Under rmu.
@@ -53,25 +58,35 @@ func (c *Conn) unread() bool {
 
 // freeIfUnused gives the link back once both sides are through and nothing is lent.
 func (c *Conn) freeIfUnused() error {
+	free, reusable := c.markFreed()
+	if !free {
+		return nil
+	}
+	return c.giveBack(reusable)
+}
+
+// markFreed reports whether the caller is to give the link back: nobody else touches it from then on. reusable says that each
+// side has written its last word, in order, so that nobody writes into the DMBs any more.
+func (c *Conn) markFreed() (free, reusable bool) {
 	c.rmu.Lock()
 	defer c.rmu.Unlock()
 	c.wmu.Lock()
 	defer c.wmu.Unlock()
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	if !c.finished || !c.tcpEnded || c.freed || c.rx.lent || c.tx.lent {
-		c.mu.Unlock()
-		return nil
+		return false, false
 	}
-	c.acceptLocked() // the peer's last word
-	reusable := c.fault == nil && c.machine.Tx.AnyClose() && c.ctrl.StateFlags.AnyClose()
+	c.acceptLocked()
 	c.freed = true
-	c.mu.Unlock()
-	c.link.Process.remove(c)
-	return c.giveBack(reusable)
+	return true, !c.spoiled && c.machine.Tx.AnyClose() && c.ctrl.StateFlags.AnyClose()
 }
 
-// giveBack gives the link back. Nobody else touches it any more.
 func (c *Conn) giveBack(reusable bool) error {
+	defer c.link.Process.remove(c) // last: it may be unmapped then
+	if c.link.Pages != nil {
+		c.link.Pages.leave(c)
+	}
 	if c.link.Slot != nil {
 		c.link.Slot.Free()
 	}
@@ -83,28 +98,44 @@ func (c *Conn) giveBack(reusable bool) error {
 		return errors.Join(err, c.link.OwnBell.Close(), c.link.PeerBell.Close(), c.link.Peer.Close(), c.link.Own.Close())
 	}
 	if reusable {
-		c.link.Own.Reset(int(min(c.bytesRead.Load()+uint64(c.rx.left), uint64(c.rxLen))))
+		c.link.Own.Reset(c.written())
 	}
 	c.link.Release(reusable)
 	return err
 }
 
-// shutTCP shuts the TCP connection down for writing; after a failure it is reset.
-func (c *Conn) shutTCP() error {
-	c.mu.Lock()
-	reset := c.linger0 || c.fault != nil
-	c.mu.Unlock()
-	if reset {
-		c.link.TCP.SetLinger(0)
-		err := c.link.TCP.Close() // ends watchTCP
-		if errors.Is(err, net.ErrClosed) {
-			err = nil
-		}
-		return err
+// written returns how much of the own ring the peer has ever written, as it says itself.
+func (c *Conn) written() int {
+	prod := smc.ParseProducerWord(c.link.Own.Producer())
+	if prod.Wrap == 0 && prod.Count < c.rxLen && c.bytesRead.Load() < uint64(c.rxLen) {
+		return int(prod.Count)
 	}
-	c.link.TCP.SetReadDeadline(time.Now().Add(closeTime))
-	c.link.TCP.CloseWrite() // an error says that it has ended already
-	return nil
+	return int(c.rxLen)
+}
+
+// shutTCP shuts the TCP connection down for writing, or resets it.
+func (c *Conn) shutTCP(reset bool) error {
+	if !reset {
+		c.link.TCP.SetReadDeadline(time.Now().Add(closeTime))
+		c.link.TCP.CloseWrite() // an error says that it has ended already
+		return nil
+	}
+	c.link.TCP.SetLinger(0)
+	err := c.link.TCP.Close() // ends watchTCP
+	c.mu.Lock()
+	c.tcpEnded = true
+	c.mu.Unlock()
+	if errors.Is(err, net.ErrClosed) {
+		err = nil
+	}
+	return err
+}
+
+// stopWaitingLocked ends the wait for the peer's end after Close.
+func (c *Conn) stopWaitingLocked() {
+	if c.finished {
+		c.link.TCP.SetReadDeadline(time.Now())
+	}
 }
 
 // closeTime is how long a closed connection waits for the peer to close (the kernel's tcp_fin_timeout, for the same state
@@ -238,8 +269,14 @@ func (c *Conn) kill() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if !c.freed {
-		c.performLocked(c.machine.Kill())
+		c.killLocked()
 	}
+}
+
+func (c *Conn) killLocked() {
+	c.spoiled = true
+	c.performLocked(c.machine.Kill())
+	c.stopWaitingLocked()
 }
 
 // checkLinks asks the device whether the peer is there still. An error says nothing: the daemon may be dead, and memory goes
@@ -262,8 +299,9 @@ func (c *Conn) checkLinks() {
 	c.peerMet = c.peerMet || own >= 2
 	switch {
 	case own == 0, peer == 0:
-		c.performLocked(c.machine.Kill())
+		c.killLocked()
 	case peer < 2, own < 2 && c.peerMet:
 		c.peerGoneLocked(c.abandoned())
+		c.stopWaitingLocked()
 	}
 }

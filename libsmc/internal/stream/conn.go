@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/ismfs/ismfs/dmb"
 	"github.com/ismfs/ismfs/procs"
@@ -42,6 +43,7 @@ type Conn struct {
 	link         Link
 	local, peer  net.Addr
 	rxLen, txLen uint32 // rings: mine, the peer's
+	copied       bool   // the peer's is written by a system call
 
 	rmu sync.Mutex
 	rx  receiver // under rmu
@@ -68,6 +70,7 @@ type Conn struct {
 	peerMet  bool              // the peer has been seen attached to my DMB: only then can it leave
 	finished bool              // Close has told the peer
 	tcpEnded bool              // nothing will come from the TCP connection any more
+	spoiled  bool              // the DMBs cannot be reused: a fault, the end of the device, or what was lent at Close
 	freed    bool              // the link is given back
 
 	bytesRead, bytesWritten atomic.Uint64
@@ -91,8 +94,8 @@ func New(l Link) (*Conn, error) {
 	c := &Conn{
 		link: l, local: l.TCP.LocalAddr(), peer: l.TCP.RemoteAddr(),
 		rxLen: uint32(l.Own.Size() - smc.CDCLen), txLen: uint32(l.Peer.Size() - smc.CDCLen),
-		machine: smc.NewMachine(),
-		bell:    newDoorbell(l.OwnBell),
+		copied: !l.Peer.Mapped(), machine: smc.NewMachine(),
+		bell: newDoorbell(l.OwnBell),
 	}
 	c.machine.Established()
 	c.reading.spins, c.writing.spins = firstSpins, firstSpins
@@ -100,6 +103,7 @@ func New(l Link) (*Conn, error) {
 		return nil, err
 	}
 	c.describe()
+	l.TCP.SetReadDeadline(time.Time{}) // the handshake may have left one
 	go c.watchTCP()
 	return c, nil
 }
@@ -181,7 +185,7 @@ func (c *Conn) failLocked(err error) {
 	if c.fault != nil || c.freed {
 		return
 	}
-	c.fault = err
+	c.fault, c.spoiled = err, true
 	c.performLocked(c.machine.Kill())
 }
 

@@ -127,7 +127,7 @@ func TestCounters(t *testing.T) {
 	inModes(t, func(t *testing.T, d *daemon) {
 		c1, c2 := d.mustPair(t, ringSize)
 		count := func(c dmb.Counter) uint64 {
-			return *counterAt(d.process.block, c)
+			return *counterAt(d.process.Block(), c)
 		}
 		full := dmb.TxFull
 		if d.copy == tree.Separated {

@@ -9,7 +9,7 @@ import "github.com/ismfs/ismfs/dmb"
 
 func (c *Conn) countRead(n int) {
 	c.bytesRead.Add(uint64(n))
-	b := c.link.Process.block
+	b := c.link.Process.Block()
 	b.Add(dmb.RxBytes, uint64(n))
 	b.Add(dmb.RxCount, 1)
 	b.Add(dmb.UsrRxBuf.Sized(n), 1)
@@ -18,16 +18,16 @@ func (c *Conn) countRead(n int) {
 // countAvailable counts a receive that meets a full ring, and one that asks for less than there is.
 func (c *Conn) countAvailable(want int) {
 	if c.rx.left == c.rxLen {
-		c.link.Process.block.Add(dmb.RxFull, 1)
+		c.link.Process.Block().Add(dmb.RxFull, 1)
 	}
 	if want < int(c.rx.left) {
-		c.link.Process.block.Add(dmb.RxSizeSmall, 1)
+		c.link.Process.Block().Add(dmb.RxSizeSmall, 1)
 	}
 }
 
 // countWrite counts a send of size bytes, of which done were written.
 func (c *Conn) countWrite(size, done int) {
-	b := c.link.Process.block
+	b := c.link.Process.Block()
 	b.Add(dmb.TxCount, 1)
 	if done > 0 {
 		b.Add(dmb.UsrTxBuf.Sized(size), 1)
@@ -46,5 +46,5 @@ func (c *Conn) countFull() {
 	if c.link.Peer.Mapped() {
 		full = dmb.TxFull
 	}
-	c.link.Process.block.Add(full, 1)
+	c.link.Process.Block().Add(full, 1)
 }

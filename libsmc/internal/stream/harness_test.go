@@ -168,7 +168,7 @@ type endpoint struct {
 }
 
 func (d *daemon) newEndpoint(size int) (endpoint, error) {
-	e := endpoint{epoch: d.process.block.Epoch()}
+	e := endpoint{epoch: d.process.Block().Epoch()}
 	var err error
 	if e.own, err = dmb.Register(d.dev, size, nil); err != nil {
 		return e, err

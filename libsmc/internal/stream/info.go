@@ -13,7 +13,7 @@ func (c *Conn) Tokens() (own, peer dmb.Token) { return c.link.Own.Token(), c.lin
 func (c *Conn) Buffers() (own, peer int) { return int(c.rxLen), int(c.txLen) }
 
 // Copied reports whether what is written is copied by a system call (dmb_copy 1).
-func (c *Conn) Copied() bool { return !c.link.Peer.Mapped() }
+func (c *Conn) Copied() bool { return c.copied }
 
 // Moved returns the bytes read and written so far.
 func (c *Conn) Moved() (read, written uint64) { return c.bytesRead.Load(), c.bytesWritten.Load() }
@@ -39,3 +39,15 @@ func (c *Conn) describeLocked() {
 	c.link.Slot.SetConn(i)
 }
 
+// moveTo describes the connection in another block.
+func (c *Conn) moveTo(b *dmb.Block) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.freed {
+		return
+	}
+	c.link.Slot, _ = b.NewSlot() // nil: it is not listed
+	if c.link.Slot != nil {
+		c.link.Slot.SetConn(&c.link.Info)
+	}
+}

@@ -120,23 +120,19 @@ type state struct {
 	device     uint8
 }
 
-// explore visits every reachable state and returns how many there are, and the first one found in which somebody sleeps for
-// ever.
-func explore(p plan) (states int, stuck *state) {
-	first := state{}
-	if p.sleepers == 1 {
-		first.sleepers[1].step = finished
-	}
-	seen := map[state]struct{}{first: {}}
-	todo := []state{first}
+// search visits every state that can be reached and returns how many there are, and the first one found from which nothing
+// leads on although it is not over.
+func search[S comparable](first S, next func(S) []S, over func(*S) bool) (states int, stuck *S) {
+	seen := map[S]struct{}{first: {}}
+	todo := []S{first}
 	for len(todo) > 0 {
 		s := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
-		next := p.next(s)
-		if len(next) == 0 && !p.over(&s) {
+		all := next(s)
+		if len(all) == 0 && !over(&s) {
 			return len(seen), &s
 		}
-		for _, n := range next {
+		for _, n := range all {
 			if _, ok := seen[n]; !ok {
 				seen[n] = struct{}{}
 				todo = append(todo, n)
@@ -144,6 +140,15 @@ func explore(p plan) (states int, stuck *state) {
 		}
 	}
 	return len(seen), nil
+}
+
+// explore searches for a state in which somebody sleeps for ever.
+func explore(p plan) (states int, stuck *state) {
+	first := state{}
+	if p.sleepers == 1 {
+		first.sleepers[1].step = finished
+	}
+	return search(first, p.next, p.over)
 }
 
 func (p plan) over(s *state) bool {

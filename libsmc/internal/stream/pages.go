@@ -17,3 +17,5 @@ func NewPages(own *dmb.Registered, ownBell *dmb.Bell, peer *dmb.Attached, peerBe
 
 // Close ends the use of the pages. No connection uses them any more.
 func (p *Pages) Close() error { return nil }
+
+func (p *Pages) leave(c *Conn) {}

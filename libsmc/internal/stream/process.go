@@ -5,6 +5,7 @@ package stream
 import (
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -14,7 +15,7 @@ import (
 // A Process is this process on a device: its procs block, and its connections there. While there are any, one goroutine (a
 // thread, in the kernel most of its life) listens to the device's word and passes it on.
 type Process struct {
-	block *dmb.Block
+	block atomic.Pointer[dmb.Block]
 
 	mu       sync.Mutex
 	conns    map[*Conn]struct{}
@@ -24,21 +25,39 @@ type Process struct {
 
 // NewProcess makes a Process of the process's block, which it owns from then on.
 func NewProcess(b *dmb.Block) *Process {
-	return &Process{block: b, conns: make(map[*Conn]struct{})}
+	p := &Process{conns: make(map[*Conn]struct{})}
+	p.block.Store(b)
+	return p
 }
 
 // Block returns the block.
-func (p *Process) Block() *dmb.Block { return p.block }
+func (p *Process) Block() *dmb.Block { return p.block.Load() }
+
+// MoveTo makes another block the process's: that of the device that has come after the daemon's death. The connections, whose
+// memory needs no daemon, are described and counted there from now on, and end when that device is switched off. It reports
+// whether there are any. The old block stays mapped: somebody may be counting in it.
+func (p *Process) MoveTo(b *dmb.Block) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	old := p.block.Swap(b)
+	for c := range p.conns {
+		c.link.Epoch = b.Epoch()
+		c.moveTo(b)
+	}
+	old.Wake() // the watcher listens to the new one
+	return len(p.conns) > 0
+}
 
 // Close waits for the watcher and unmaps the block. All connections must have been closed.
 func (p *Process) Close() error {
 	p.ended.Wait()
-	return p.block.Close()
+	return p.Block().Close()
 }
 
 // usable reports whether what was made in an epoch is still valid.
 func (p *Process) usable(epoch uint64) bool {
-	return p.block.Epoch() == epoch && p.block.State() != dmb.Inactive
+	b := p.Block()
+	return b.Epoch() == epoch && b.State() != dmb.Inactive
 }
 
 // add takes a connection in. What the device says from now on reaches it; what it has said before is looked at here.
@@ -52,7 +71,7 @@ func (p *Process) add(c *Conn) error {
 	if !p.watching {
 		p.watching = true
 		p.ended.Add(1)
-		go p.watch(p.block.Word())
+		go p.watch(p.Block().Word())
 	}
 	return nil
 }
@@ -62,7 +81,7 @@ func (p *Process) remove(c *Conn) {
 	defer p.mu.Unlock()
 	delete(p.conns, c)
 	if len(p.conns) == 0 {
-		p.block.Wake()
+		p.Block().Wake()
 	}
 }
 
@@ -76,7 +95,8 @@ func (p *Process) watch(heard uint32) {
 	var next time.Time // when all may be asked again
 	ask := false
 	for {
-		word := p.block.Word()
+		block := p.Block()
+		word := block.Word()
 		conns := p.current()
 		if conns == nil {
 			return
@@ -93,7 +113,7 @@ func (p *Process) watch(heard uint32) {
 			next = time.Now().Add(max(leastPause, 100*time.Since(began)))
 			ask = false
 		}
-		p.block.WaitWord(word, p.patience(ask, next))
+		block.WaitWord(word, p.patience(ask, next))
 	}
 }
 
@@ -122,7 +142,10 @@ func (p *Process) current() []*Conn {
 
 func (p *Process) killInvalid(conns []*Conn) {
 	for _, c := range conns {
-		if !p.usable(c.link.Epoch) {
+		p.mu.Lock()
+		usable := p.usable(c.link.Epoch)
+		p.mu.Unlock()
+		if !usable {
 			c.kill()
 		}
 	}
