@@ -13,8 +13,7 @@ import (
 
 // showConns is conns: a line for each connection and listener, its fields as docs/tree.md has them.
 func (t *tree) showConns(c device.Caller) (string, error) {
-	t.listing.Lock()
-	defer t.listing.Unlock()
+	defer t.snapshots.takeTurn(t.dev, c)()
 	list, err := t.dev.Conns(c)
 	if err != nil {
 		return "", err
@@ -28,8 +27,7 @@ func (t *tree) showConns(c device.Caller) (string, error) {
 
 // showLinkGroups is linkgroups: a line for each link group.
 func (t *tree) showLinkGroups(c device.Caller) (string, error) {
-	t.listing.Lock()
-	defer t.listing.Unlock()
+	defer t.snapshots.takeTurn(t.dev, c)()
 	list, err := t.dev.LinkGroups(c)
 	if err != nil {
 		return "", err

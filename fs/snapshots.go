@@ -14,6 +14,42 @@ import (
 type snapshots struct {
 	mu     sync.Mutex
 	perUID map[uint32]int
+	turns  map[int64]*turn
+}
+
+// A turn is one uid's right to have a list made. Lists of one uid are made one after the other, so that it takes the memory and
+// the time for one only, and nobody else waits for it.
+type turn struct {
+	sync.Mutex
+	users int // who have it or wait for it
+}
+
+// takeTurn waits for the caller's turn to have a list made, and returns what ends it. All who are privileged share one.
+func (s *snapshots) takeTurn(d *device.Device, c device.Caller) (done func()) {
+	key := int64(c.UID)
+	if d.CheckPrivileged(c) == nil {
+		key = -1
+	}
+	s.mu.Lock()
+	if s.turns == nil {
+		s.turns = make(map[int64]*turn)
+	}
+	t := s.turns[key]
+	if t == nil {
+		t = new(turn)
+		s.turns[key] = t
+	}
+	t.users++
+	s.mu.Unlock()
+	t.Lock()
+	return func() {
+		t.Unlock()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if t.users--; t.users == 0 {
+			delete(s.turns, key)
+		}
+	}
 }
 
 const (

@@ -7,6 +7,7 @@ import (
 	"os"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/ismfs/ismfs/device"
 )
@@ -45,5 +46,28 @@ func TestSnapshots(t *testing.T) {
 	}
 	if len(s.perUID) != 1 {
 		t.Errorf("%d uids are left", len(s.perUID))
+	}
+}
+
+func TestTurns(t *testing.T) {
+	d, err := device.New(device.Config{Limits: device.DefaultLimits(1 << 30)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	var s snapshots
+	first := s.takeTurn(d, device.Caller{UID: 1000})
+	s.takeTurn(d, device.Caller{UID: 1001})() // does not wait
+	second := make(chan func())
+	go func() { second <- s.takeTurn(d, device.Caller{UID: 1000}) }()
+	select {
+	case <-second:
+		t.Error("two at once")
+	case <-time.After(20 * time.Millisecond):
+	}
+	first()
+	(<-second)()
+	if len(s.turns) != 0 {
+		t.Errorf("%d turns are left", len(s.turns))
 	}
 }

@@ -5,7 +5,6 @@ package fs
 import (
 	"context"
 	"log/slog"
-	"sync"
 	"time"
 
 	gofs "github.com/hanwen/go-fuse/v2/fs"
@@ -25,7 +24,6 @@ type tree struct {
 	mounted   time.Time
 	forgetter forgetter
 	snapshots snapshots
-	listing   sync.Mutex // one list of connections or link groups is made at a time, so that they take memory only once
 }
 
 // Inode numbers say what a file is and whose: a DMB's is owner's process id << 32 | its number, a procs block's is id << 32,

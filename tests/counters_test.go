@@ -141,3 +141,53 @@ func TestCounterHoles(t *testing.T) {
 		t.Error("the quiet one is not counted any more")
 	}
 }
+
+// TestHandshakeCounters: how handshakes failed, summed as the other numbers are, in stats and in the tool.
+func TestHandshakeCounters(t *testing.T) {
+	const errClient, errServer = (584 - 64) / 8, (592 - 64) / 8 // as numbers of counters
+	fallback := func(code, role int) int { return (640-64)/8 + 2*code + role }
+	const server, client = 0, 1
+	const mem, noUEID, peerDecl = 0, 14, 31 // places in the list of codes
+	d := mountDevice(t)
+	a, b := startClient(t), startClient(t, asUser(1000))
+	_, blockA := a.Block(d)
+	_, blockB := b.Block(d)
+	want := func(text string) {
+		t.Helper()
+		if s := d.Read("stats"); !strings.Contains(s, `"handshake":`+text+`,"device"`) {
+			t.Errorf("stats is %s, without %s", s, text)
+		}
+	}
+	want(`{"client_errors":0,"server_errors":0,"client_fallback":{},"server_fallback":{}}`)
+	a.SetCounter(blockA, errClient, 1)
+	b.SetCounter(blockB, errClient, 2)
+	b.SetCounter(blockB, errServer, 4)
+	a.SetCounter(blockA, fallback(noUEID, server), 1)
+	b.SetCounter(blockB, fallback(noUEID, server), 1)
+	b.SetCounter(blockB, fallback(peerDecl, client), 5)
+	b.SetCounter(blockB, fallback(63, client), 9) // no code yet
+	const all = `{"client_errors":3,"server_errors":4,"client_fallback":{"PEERDECL":5},"server_fallback":{"NOUEID":2}}`
+	want(all)
+	b.Kill()
+	waitFor(t, "the user's end", func() error {
+		if n := len(d.Stats().Device.Processes); n != 1 {
+			return fmt.Errorf("%d processes", n)
+		}
+		return nil
+	})
+	want(all)
+	text := d.dump("-ad", "stats")
+	for _, line := range []string{
+		"  Total connections handled            14\n", "  Handshake errors                      7 (client 3, server 4)\n",
+		"    Server\n     [unknown]                          2\n    Client\n     PEERDECL                           5\n",
+	} {
+		if !strings.Contains(text, line) {
+			t.Errorf("the tool does not print %q:\n%s", line, text)
+		}
+	}
+	a.SetCounter(blockA, fallback(mem, client), 1<<60)
+	want(all)
+	if s := d.Stats().Device; len(s.Liars) != 1 || !strings.HasPrefix(s.Liars[0].Why, "client fallbacks for MEM grew by") {
+		t.Errorf("liars are %+v", s.Liars)
+	}
+}

@@ -90,8 +90,8 @@ type LinkGroup struct {
 // privileged.
 func (d *Device) Conns() ([]Conn, error) { return readRecords(d, "conns", parseConn) }
 
-// LinkGroups returns the link groups that the caller may see: those of its own processes, or all if it is privileged. One
-// whose two processes it sees is there twice, once for each end.
+// LinkGroups returns the ends of link groups that the caller may see: those of its own processes, or all if it is privileged.
+// Each of the two ends has an ID of its own.
 func (d *Device) LinkGroups() ([]LinkGroup, error) { return readRecords(d, "linkgroups", parseGroup) }
 
 func readRecords[T any](d *Device, name string, parse func(*fields) T) ([]T, error) {

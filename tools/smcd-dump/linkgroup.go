@@ -21,8 +21,8 @@ func newLinkGroupCommand(opts *options) *cobra.Command {
 		Short: "Show the SMC-D link groups",
 		Long: `Show one row for each link group that the caller may see, in the columns of "smcd linkgroup", or with -d
 its details. A link group is what the connections between two processes have in common, those that one of
-them opened to the other. Both processes describe it, so whoever sees both sees it twice. LG-ID is
-hexadecimal. Without link groups nothing is printed, as by smcd.
+them opened to the other. Each of the two processes has its own end of it, with an id of its own, so whoever
+sees both processes sees two. LG-ID is hexadecimal. Without link groups nothing is printed, as by smcd.
 
 #Conns counts connections. DMB is the sum of the DMBs of this end that the other one has attached; Sndbuf
 is 0, since send buffers apart from DMBs are not known to the device.

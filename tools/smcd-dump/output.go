@@ -11,5 +11,6 @@ import (
 func writeJSON(w io.Writer, name string, v any) error {
 	enc := json.NewEncoder(w)
 	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false) // for people to read
 	return enc.Encode(map[string]any{name: v})
 }
