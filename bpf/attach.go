@@ -69,14 +69,22 @@ func (h host) attach(tag smcopt.Tag) (*Registration, error) {
 	return &Registration{host: h, wholeHost: wholeHost, tag: tag, dir: dir, tags: tags}, nil
 }
 
-// enter adds a device to the set.
+// enter adds a device to the set. The place of a dead daemon whose device had the same GID may be taken over.
 func (h host) enter(tags *ebpf.Map, tag smcopt.Tag) (*os.File, error) {
-	if err := os.Mkdir(h.device(tag), 0o700); err != nil {
+	mode := ebpf.UpdateNoExist
+	err := os.Mkdir(h.device(tag), 0o700)
+	if errors.Is(err, os.ErrExist) {
+		mode, err = ebpf.UpdateAny, nil
+	}
+	if err != nil {
 		return nil, err
 	}
 	dir, err := flock(h.device(tag))
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, fmt.Errorf("a device with the tag %s, the end of the GID, is there already: %w", tag, os.ErrExist)
+	}
 	if err == nil {
-		err = h.addTag(tags, tag)
+		err = h.addTag(tags, tag, mode)
 	}
 	if err != nil {
 		if dir != nil {
@@ -87,12 +95,12 @@ func (h host) enter(tags *ebpf.Map, tag smcopt.Tag) (*os.File, error) {
 	return dir, nil
 }
 
-func (h host) addTag(tags *ebpf.Map, tag smcopt.Tag) error {
+func (h host) addTag(tags *ebpf.Map, tag smcopt.Tag, mode ebpf.MapUpdateFlags) error {
 	var now unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_BOOTTIME, &now); err != nil {
 		return err
 	}
-	add := func() error { return tags.Update(key(tag), uint64(now.Nano()), ebpf.UpdateNoExist) }
+	add := func() error { return tags.Update(key(tag), uint64(now.Nano()), mode) }
 	err := add()
 	if errors.Is(err, unix.E2BIG) { // the dead may go
 		devices, e := h.list()
@@ -168,7 +176,7 @@ func (r *Registration) Close() error {
 // RemoveIdle detaches and removes the set if nobody needs it, as [Registration.Close] does, and reports whether it did.
 func RemoveIdle() (removed bool, err error) {
 	h, err := thisHost()
-	if err != nil {
+	if err != nil && !errors.Is(err, ErrNoCgroup2) {
 		return false, err
 	}
 	return h.removeUnused()

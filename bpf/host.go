@@ -98,16 +98,25 @@ func (h host) base() string { return filepath.Join(h.bpffs, "ismfs") }
 const lockWait = 10 * time.Second
 
 // lock waits for the lock of this bpffs. Unlock removes the directory if it is empty by then.
-func (h host) lock() (unlock func(), err error) {
+func (h host) lock() (unlock func(), err error) { return h.waitForLock(true) }
+
+// lockExisting is lock that makes nothing: where there is no directory there is no set either.
+func (h host) lockExisting() (unlock func(), err error) { return h.waitForLock(false) }
+
+func (h host) waitForLock(mayMake bool) (unlock func(), err error) {
 	deadline := time.Now().Add(lockWait)
 	for {
-		if err := os.Mkdir(h.base(), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
-			return nil, typed(err)
+		if mayMake {
+			if err := os.Mkdir(h.base(), 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+				return nil, typed(err)
+			}
 		}
 		dir, err := flock(h.base())
 		switch {
 		case err == nil:
 			return func() { os.Remove(h.base()); dir.Close() }, nil
+		case errors.Is(err, os.ErrNotExist) && !mayMake:
+			return func() {}, nil
 		case errors.Is(err, unix.EWOULDBLOCK) && time.Now().After(deadline):
 			return nil, fmt.Errorf("another process has kept %s locked for %v: %w", h.base(), lockWait, err)
 		case !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, os.ErrNotExist):

@@ -5,16 +5,12 @@ package bpf
 import (
 	"bytes"
 	"errors"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
-	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/ismfs/ismfs/bpf/smcopt"
 )
 
 func TestFindCgroup2(t *testing.T) {
@@ -61,7 +57,7 @@ func TestThisHost(t *testing.T) {
 	if err != nil && !errors.Is(err, ErrOtherSet) {
 		t.Error("probe:", err)
 	}
-	if r.Cgroup != h.cgroup || !r.WholeHost {
+	if r.Cgroup != h.cgroup || !r.WholeHost || !r.Loads {
 		t.Errorf("%+v", r)
 	}
 }
@@ -69,7 +65,7 @@ func TestThisHost(t *testing.T) {
 func TestProbe(t *testing.T) {
 	h := newHost(t)
 	var r Report
-	if err := h.probe(&r); err != nil || r.Attached || r.Devices != nil || r.Waiting != 0 {
+	if err := h.probe(&r); err != nil || r.Set != "" || r.Devices != nil || r.Waiting != 0 {
 		t.Errorf("%+v (%v), want nothing attached", r, err)
 	}
 	if n := len(query(t, h.cgroup)); n != 0 {
@@ -80,7 +76,7 @@ func TestProbe(t *testing.T) {
 	if one.WholeHost() {
 		t.Error("a set that is attached to one cgroup claims the whole host")
 	}
-	if err := h.probe(&r); err != nil || !r.Attached || !slices.Equal(r.Devices, []Device{{one.tag, true}}) || r.Waiting != 1 {
+	if err := h.probe(&r); err != nil || r.Set != h.set() || !slices.Equal(r.Devices, []Device{{one.tag, true}}) || r.Waiting != 1 {
 		t.Errorf("%+v (%v), want a device and a listener", r, err)
 	}
 }
@@ -131,91 +127,6 @@ func TestLock(t *testing.T) {
 	}
 	if _, err := os.Stat(h.base()); !errors.Is(err, os.ErrNotExist) {
 		t.Error("the empty directory stays:", err)
-	}
-}
-
-// smcopt itself, with its own option number, under Go's net.
-func TestSmcopt(t *testing.T) {
-	real, err := thisHost()
-	if err != nil {
-		t.Skip(err)
-	}
-	h := newHost(t)
-	if len(query(t, real.cgroup)) > 0 {
-		t.Skip("programs are attached to the root cgroup: if they are a set of ours, they answer that option")
-	}
-	h.option = smcopt.Name
-	r := register(t, h, 1)
-	control := func(_, _ string, c syscall.RawConn) (err error) {
-		e := c.Control(func(fd uintptr) { err = smcopt.Mark(int(fd), r.tag) })
-		return errors.Join(e, err)
-	}
-	lc := net.ListenConfig{Control: control}
-	lc.SetMultipathTCP(false)
-	l, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	d := net.Dialer{Control: control}
-	d.SetMultipathTCP(false)
-	c, err := d.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	s, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
-	on := func(c any, f func(fd int) error) error {
-		raw, err := c.(syscall.Conn).SyscallConn()
-		if err != nil {
-			t.Fatal(err)
-		}
-		e := raw.Control(func(fd uintptr) { err = f(int(fd)) })
-		return errors.Join(e, err)
-	}
-	wantAsk := func(c any, want smcopt.Answer) {
-		t.Helper()
-		err := on(c, func(fd int) error {
-			if a, err := smcopt.Ask(fd); err != nil || a != want {
-				t.Errorf("%v %v (%v), want %v", a.State, a.Tag, err, want)
-			}
-			return nil
-		})
-		if err != nil {
-			t.Error(err)
-		}
-	}
-	wantAsk(c, smc(r.tag))
-	wantAsk(s, smc(r.tag))
-	wantAsk(l, smcopt.Answer{State: smcopt.Listener, Tag: r.tag})
-	if err := on(l, smcopt.Unmark); err != nil {
-		t.Error(err)
-	}
-	if err := on(l, func(fd int) error { _, err := smcopt.Ask(fd); return err }); !errors.Is(err, smcopt.ErrNotMarked) {
-		t.Error("an un-marked listener:", err)
-	}
-	if err := on(l, func(fd int) error { return smcopt.Mark(fd, testTag(9)) }); !errors.Is(err, smcopt.ErrNoDevice) {
-		t.Error("an unknown tag:", err)
-	}
-	if err := on(c, func(fd int) error { return smcopt.Mark(fd, r.tag) }); !errors.Is(err, unix.EISCONN) {
-		t.Error("a connected socket:", err)
-	}
-	if err := r.Close(); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, "detaching", func() bool { return len(query(t, h.cgroup)) == 0 })
-	for name, f := range map[string]func(int) error{
-		"mark":   func(fd int) error { return smcopt.Mark(fd, r.tag) },
-		"unmark": smcopt.Unmark,
-		"ask":    func(fd int) error { _, err := smcopt.Ask(fd); return err },
-	} {
-		if err := on(c, f); !errors.Is(err, smcopt.ErrNoPrograms) {
-			t.Errorf("%s without programs: %v", name, err)
-		}
 	}
 }
 

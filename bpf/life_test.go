@@ -204,6 +204,27 @@ func TestDaemonKilled(t *testing.T) {
 	}
 }
 
+// Who mounts again with the GID of a dead device takes its place.
+func TestSameTagAgain(t *testing.T) {
+	h := newHost(t)
+	tag := testTag(1)
+	d := startDaemon(t, h, tag)
+	l, at := listener(t, nil, loopback4, tag)
+	d.kill()
+	next := startDaemon(t, h, tag)
+	if devices, err := h.list(); err != nil || len(devices) != 1 || devices[0] != (Device{tag, true}) {
+		t.Errorf("%v %v, want one living device", devices, err)
+	}
+	if _, err := h.attach(tag); !errors.Is(err, os.ErrExist) {
+		t.Error("the tag of a living device:", err)
+	}
+	wantAnswer(t, "client", dial(t, nil, at, tag), smc(tag))
+	wantAnswer(t, "server", accept(t, l), smc(tag))
+	unmark(t, l)
+	next.leave(t)
+	wantSet(t, h, false)
+}
+
 // The last one leaves the programs for those who still need an answer.
 func TestWaiting(t *testing.T) {
 	h := newHost(t)

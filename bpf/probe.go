@@ -12,7 +12,8 @@ type Report struct {
 	Cgroup    string   // where this process would attach the programs
 	WholeHost bool     // they see, or would see, the sockets of all processes, not only of this container
 	BPFFS     bool     // a BPF file system is mounted on /sys/fs/bpf; if not, Attach mounts it
-	Attached  bool     // the set is there
+	Loads     bool     // this kernel and this process's privileges suffice for the programs
+	Set       string   // directory of the set that is there, which pins its programs; empty: none
 	Devices   []Device // that it knows; those of dead daemons stay until the set goes
 	Waiting   int      // sockets that keep it in place: marked listeners, connections not asked about
 }
@@ -34,6 +35,12 @@ func (h host) probe(r *Report) error {
 		return err
 	}
 	c.Close()
+	r.Loads = true
+	unlock, err := h.lockExisting()
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	_, err = os.Stat(h.set())
 	if errors.Is(err, os.ErrNotExist) {
 		return h.noOtherSet()
@@ -41,7 +48,7 @@ func (h host) probe(r *Report) error {
 	if err != nil {
 		return err
 	}
-	r.Attached = true
+	r.Set = h.set()
 	if r.WholeHost, err = h.attachedToRoot(); err != nil {
 		return err
 	}

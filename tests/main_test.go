@@ -10,6 +10,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
+
+	"github.com/ismfs/ismfs/bpf/bpftest"
 )
 
 // bin is the directory of the built commands.
@@ -31,6 +33,10 @@ func runTests(m *testing.M) int {
 		}
 		fmt.Fprintln(os.Stderr, "tests: skipped:", err)
 		return 0
+	}
+	if err := bpftest.Share(); err != nil {
+		fmt.Fprintln(os.Stderr, "tests:", err)
+		return 1
 	}
 	dir, err := os.MkdirTemp("", "ismfs-tests-")
 	if err != nil {

@@ -93,6 +93,9 @@ func (d *device) stop() {
 			<-d.ended
 		}
 	}
+	if isMounted(d.t, d.Point) { // the daemon was killed, and has left its eBPF programs, too
+		exec.Command(filepath.Join(bin, "ismfs"), "umount", d.Point).Run()
+	}
 	for syscall.Unmount(d.Point, syscall.MNT_DETACH) == nil {
 	}
 	if strings.Contains(d.log.String(), "DATA RACE") || strings.Contains(d.log.String(), "panic") {

@@ -17,7 +17,8 @@ func newDoctorCommand() *cobra.Command {
 		Short: "Check what this machine must have",
 		Long: strings.TrimSpace(`
 Looks at each thing that a device, its daemon and its clients need here: what was found, what its lack costs and how to
-mend it. It mounts a device in a mount namespace of its own, where nobody else sees it, and moves bytes through it.
+mend it. It mounts a device in a mount namespace of its own, where nobody else sees it, and moves bytes through it. It loads
+the eBPF programs and attaches none.
 
 It changes nothing on the machine. Run it as who will run the daemon, in the same container.`),
 		Args: noArgs,
@@ -76,9 +77,10 @@ var checks = []check{
 	{"proc", func() finding { return judgeProc(lookAtProc()) }},
 	{"pidfd", func() finding { return judgePidfd(tryPidfd()) }},
 	{"memfd", func() finding { return judgeMemfd(tryMemfd()) }},
-	{"cgroup2", func() finding { return judgeCgroup(lookForCgroup2()) }},
-	{"ebpf", func() finding { return judgeBPF(tryBPF()) }},
-	{"bpffs", func() finding { return judgeBPFFS(isBPFFS(bpffsPath)) }},
+	{"cgroup2", func() finding { return judgeCgroup(lookAtBPF()) }},
+	{"ebpf", func() finding { return judgeBPF(lookAtBPF()) }},
+	{"bpffs", func() finding { return judgeBPFFS(lookAtBPF()) }},
+	{"programs", func() finding { return judgeSet(lookAtBPF()) }},
 	{"huge-pages", func() finding { return judgeHugePages(tryCollapse()) }},
 	{"multi-size-pages", func() finding { return judgeMultiSize(readShmemPolicies(thpPath)) }},
 	{"descriptors", func() finding { return judgeDescriptors(ownDescriptors()) }},

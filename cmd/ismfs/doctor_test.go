@@ -14,9 +14,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
 
+	"github.com/ismfs/ismfs/bpf"
+	"github.com/ismfs/ismfs/bpf/smcopt"
 	ismfs "github.com/ismfs/ismfs/fs"
 	"github.com/ismfs/ismfs/tree"
 )
@@ -95,17 +96,24 @@ func TestJudgements(t *testing.T) {
 		{"memfd old", judgeMemfd(memfdFacts{noexec: unix.EINVAL}), statusWarn, false, "6.3"},
 		{"memfd forbidden", judgeMemfd(memfdFacts{plain: unix.EPERM, noexec: unix.EPERM}), statusMissing, false, "seccomp"},
 
-		{"cgroup", judgeCgroup(cgroupFacts{point: "/sys/fs/cgroup/unified", hostRoot: true}), statusOK, false, "/sys/fs/cgroup/unified"},
-		{"cgroup of a container", judgeCgroup(cgroupFacts{point: "/sys/fs/cgroup"}), statusWarn, false, "container"},
-		{"cgroup absent", judgeCgroup(cgroupFacts{}), statusWarn, false, "mount -t cgroup2"},
+		{"cgroup", judgeCgroup(bpfLook{Report: bpf.Report{Cgroup: "/sys/fs/cgroup/unified", WholeHost: true}}), statusOK, false, "/sys/fs/cgroup/unified"},
+		{"cgroup of a container", judgeCgroup(bpfLook{Report: bpf.Report{Cgroup: "/sys/fs/cgroup"}}), statusWarn, false, "container"},
+		{"cgroup absent", judgeCgroup(bpfLook{err: bpf.ErrNoCgroup2}), statusWarn, false, "mount -t cgroup2"},
+		{"cgroup unknown", judgeCgroup(bpfLook{err: os.ErrNotExist}), statusWarn, false, "mount -t proc"},
 
-		{"ebpf", judgeBPF([]bpfFeature{{name: "a"}}), statusOK, false, "sock_ops"},
-		{"ebpf forbidden", judgeBPF([]bpfFeature{{name: "a", err: unix.EPERM}}), statusWarn, false, "CAP_BPF"},
-		{"ebpf unknown", judgeBPF([]bpfFeature{{name: "a", err: errors.New("odd\nlog")}}), statusWarn, false, "not known: odd"},
-		{"ebpf absent", judgeBPF([]bpfFeature{{name: "a", err: ebpf.ErrNotSupported}}), statusWarn, false, "CONFIG_CGROUP_BPF"},
-		{"ebpf nearly whole", judgeBPF([]bpfFeature{{name: "a"}, {name: "b", extra: true, err: ebpf.ErrNotSupported}}), statusWarn, false, "without b"},
-		{"bpffs", judgeBPFFS(true), statusOK, false, bpffsPath},
-		{"bpffs absent", judgeBPFFS(false), statusWarn, false, "mount -t bpf"},
+		{"ebpf", judgeBPF(bpfLook{Report: bpf.Report{Loads: true}}), statusOK, false, "sock_ops"},
+		{"ebpf though another set is there", judgeBPF(bpfLook{Report: bpf.Report{Loads: true}, err: bpf.ErrOtherSet}), statusOK, false, "sock_ops"},
+		{"ebpf forbidden", judgeBPF(bpfLook{err: fmt.Errorf("%w: loading", bpf.ErrNotPermitted)}), statusWarn, false, "CAP_BPF"},
+		{"ebpf unknown", judgeBPF(bpfLook{err: errors.New("odd\nlog")}), statusWarn, false, "odd"},
+		{"ebpf absent", judgeBPF(bpfLook{err: fmt.Errorf("%w: invalid\nlog", bpf.ErrNotSupported)}), statusWarn, false, "CONFIG_CGROUP_BPF"},
+		{"ebpf without cgroups", judgeBPF(bpfLook{err: bpf.ErrNoCgroup2}), statusWarn, false, "not tried"},
+		{"bpffs", judgeBPFFS(bpfLook{Report: bpf.Report{BPFFS: true}}), statusOK, false, "/sys/fs/bpf"},
+		{"bpffs absent", judgeBPFFS(bpfLook{}), statusOK, false, "ismfs mount mounts one"},
+		{"no programs", judgeSet(bpfLook{}), statusOK, false, "no programs are attached"},
+		{"programs of others", judgeSet(bpfLook{Report: bpf.Report{Loads: true}, err: bpf.ErrOtherSet}), statusWarn, false, "another set"},
+		{"programs", judgeSet(set(2, true, false)), statusOK, false, "/v1: devices 01000000000000; 2 sockets listen or have not asked; dead 02000000000000"},
+		{"programs of the dead", judgeSet(set(1, false)), statusWarn, false, "no devices; 1 sockets"},
+		{"programs of nobody", judgeSet(set(1)), statusWarn, false, "--replace"},
 
 		{"huge pages", judgeHugePages(nil), statusOK, false, "2 MiB"},
 		{"no huge pages", judgeHugePages(unix.EINVAL), statusWarn, false, "compact_memory"},
@@ -142,6 +150,15 @@ func TestJudgements(t *testing.T) {
 			}
 		})
 	}
+}
+
+// set is a look at programs with devices whose daemons live or not.
+func set(waiting int, alive ...bool) bpfLook {
+	l := bpfLook{Report: bpf.Report{Loads: true, Set: "/sys/fs/bpf/ismfs/v1", Waiting: waiting}}
+	for i, a := range alive {
+		l.Devices = append(l.Devices, bpf.Device{Tag: smcopt.Tag{byte(i + 1)}, Alive: a})
+	}
+	return l
 }
 
 func TestVerdict(t *testing.T) {
@@ -223,9 +240,9 @@ no mount
 `
 	got := parseMountinfo(text)
 	want := []mountLine{
-		{"/", "/proc", "proc", []string{"rw", "hidepid=2"}},
-		{"/", "/sys/fs/cgroup/unified", "cgroup2", []string{"rw", "nsdelegate"}},
-		{"/a", "/b", "ext3", []string{"rw"}},
+		{"/proc", "proc", []string{"rw", "hidepid=2"}},
+		{"/sys/fs/cgroup/unified", "cgroup2", []string{"rw", "nsdelegate"}},
+		{"/b", "ext3", []string{"rw"}},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %v, want %v", got, want)
@@ -235,26 +252,6 @@ no mount
 	}
 	if o := hidingOptions([]string{"rw", "hidepid=0", "hidepid=off", "subset=pid"}); !slices.Equal(o, []string{"subset=pid"}) {
 		t.Errorf("hiding options %v", o)
-	}
-}
-
-func TestIsRootCgroup(t *testing.T) {
-	dir := t.TempDir()
-	if isRootCgroup(dir) {
-		t.Error("an empty directory is taken for a cgroup")
-	}
-	touch := func(name string) {
-		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	touch("cgroup.procs")
-	if !isRootCgroup(dir) {
-		t.Error("the root is not known")
-	}
-	touch("cgroup.type")
-	if isRootCgroup(dir) {
-		t.Error("a child is taken for the root")
 	}
 }
 

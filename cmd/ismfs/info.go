@@ -50,6 +50,7 @@ type mountInfo struct {
 	DMBCopy    tree.DMBCopy      `json:"dmb_copy"`
 	XferBytes  uint64            `json:"xfer_bytes"`
 	UEIDs      []string          `json:"ueids,omitempty"`
+	Sockets    bool              `json:"sockets"` // those of this process can use the device
 	Device     *tree.DeviceStats `json:"device,omitempty"`
 }
 
@@ -92,6 +93,9 @@ func fillInfo(info *mountInfo) error {
 	if info.UEIDs, err = d.UEIDs(); err != nil {
 		return err
 	}
+	if info.Sockets, err = socketsCovered(info.GID); err != nil {
+		return err
+	}
 	stats, err := d.Stats()
 	if err != nil {
 		return err
@@ -118,6 +122,7 @@ func printInfo(w io.Writer, infos []mountInfo) error {
 		fmt.Fprintf(tw, "New DMBs:\tdmb_type %d, dmb_copy %d\n", m.DMBType, m.DMBCopy)
 		fmt.Fprintf(tw, "DMBs:\t%d of %d (one uid %d), each at most %s\n", s.DMBs, s.MaxDMBs, s.MaxDMBsPerUID, humanBytes(s.MaxDMBSize))
 		fmt.Fprintf(tw, "Memory:\t%s of %s (one uid %s)\n", humanBytes(s.Bytes), humanBytes(s.MaxBytes), humanBytes(s.MaxBytesPerUID))
+		fmt.Fprintf(tw, "Sockets:\t%s\n", map[bool]string{true: "SMC, for programs that use libsmc", false: "TCP (ismfs doctor may tell why)"}[m.Sockets])
 		fmt.Fprintf(tw, "Transferred:\t%d bytes since activation\n", m.XferBytes)
 		for _, l := range s.Liars {
 			fmt.Fprintf(tw, "Not counted:\tpid %d, uid %d: %s\n", l.PID, l.UID, l.Why)

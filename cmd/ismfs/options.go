@@ -32,6 +32,7 @@ type mountOptions struct {
 	limits     device.Limits
 	dmbType    uint8
 	dmbCopy    uint8
+	sockets    socketMode
 }
 
 // flags declares the options with their defaults.
@@ -42,6 +43,7 @@ func (o *mountOptions) flags(f *pflag.FlagSet) error {
 	}
 	o.limits = device.DefaultLimits(ram)
 	o.mode = 0o755
+	o.sockets = socketsAuto
 	f.BoolVarP(&o.foreground, "foreground", "f", false, "stay in the foreground, log to standard error (for systemd: Type=notify)")
 	f.BoolVar(&o.replace, "replace", false, "take over the mount point of a dead daemon; refused on a live one")
 	f.BoolVar(&o.debug, "debug", false, "log every FUSE request")
@@ -59,6 +61,7 @@ func (o *mountOptions) flags(f *pflag.FlagSet) error {
 	f.Var((*byteSize)(&o.limits.MaxBytesPerUID), "max-bytes-per-uid", "memory of one uid's DMBs; the default is half of max-bytes")
 	f.Uint8Var(&o.dmbType, "dmb-type", 0, "dmb_type to start with: 0 contiguous memory, 1 base pages")
 	f.Uint8Var(&o.dmbCopy, "dmb-copy", 0, "dmb_copy to start with: 0 merged, 1 copied")
+	f.Var(&o.sockets, "sockets", "SMC for TCP sockets, by eBPF programs: auto if they can be attached, require them, or off")
 	f.VarP(&optionList{flags: f}, "options", "o", "the same options as in fstab: NAME or NAME=VALUE, separated by commas")
 	return nil
 }

@@ -5,6 +5,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -45,6 +46,12 @@ func serve(point string, o *mountOptions) error {
 	if err != nil {
 		return err
 	}
+	s, err := attachSockets(o.sockets, dev.LocalGID(), log)
+	if err != nil {
+		unlock()
+		return err
+	}
+	defer s.close()
 	server, err := ismfs.Mount(point, dev, ismfs.Options{
 		Source: o.source, AllowOther: o.allowOther, UID: o.uid, GID: o.gid, Mode: uint32(o.mode),
 		Version: version, Debug: o.debug, Log: log,
@@ -54,24 +61,26 @@ func serve(point string, o *mountOptions) error {
 		return mountError(err)
 	}
 	log.Info("mounted", "point", point, "gid", dev.LocalGID(), "version", version)
+	s.tell(warningsBesideLog(o, ready != nil))
 	if err := tellReady(ready); err != nil {
 		return errors.Join(err, server.Detach())
 	}
 	notifySystemd(daemon.SdNotifyReady, log)
-	return tend(server, dev, signals, log)
+	return tend(server, dev, s, signals, log)
 }
 
 // tend waits for the end of the mount, and brings it about when told to.
-func tend(server *ismfs.Server, dev *device.Device, signals <-chan os.Signal, log *slog.Logger) error {
+func tend(server *ismfs.Server, dev *device.Device, s *sockets, signals <-chan os.Signal, log *slog.Logger) error {
 	select {
 	case <-server.Done():
 		log.Info("unmounted")
 		return nil
-	case s := <-signals:
+	case sig := <-signals:
 		log.Info("nothing new is registered any more; the tree is unmounted when the last leased DMB is gone (a second signal detaches it at once)",
-			"signal", s, "leased", dev.LeasedDMBs())
+			"signal", sig, "leased", dev.LeasedDMBs())
 	}
 	notifySystemd(daemon.SdNotifyStopping, log)
+	s.withdraw() // before the device says no, so that few clients propose in vain
 	dev.Drain()
 	const step, patience = 50 * time.Millisecond, 2 * time.Second
 	retry := time.NewTicker(step)
@@ -130,6 +139,15 @@ func raiseFileLimit(l device.Limits, log *slog.Logger) {
 		log.Warn("RLIMIT_NOFILE is too low for max_dmbs: registering fails with ENFILE before the table is full",
 			"have", lim.Max, "want", want, "err", err)
 	}
+}
+
+// warningsBesideLog is standard error where the log goes elsewhere. In the background it is the caller's until the tree is
+// said to be mounted.
+func warningsBesideLog(o *mountOptions, background bool) io.Writer {
+	if background || o.logFile != "" {
+		return os.Stderr
+	}
+	return nil
 }
 
 // openLog logs to the file of --log; else to standard error in the foreground and to syslog in the background.

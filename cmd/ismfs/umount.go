@@ -49,7 +49,11 @@ func umount(point string, force bool) error {
 		return withCode(exitNotMounted, fmt.Errorf("no ismfs is mounted on %s (ismfs info lists what is)", point))
 	}
 	if errors.Is(m.Alive(), unix.ENOTCONN) { // the daemon is dead: what was there has ended already
-		return detach(point)
+		if err := detach(point); err != nil {
+			return err
+		}
+		removeIdlePrograms()
+		return nil
 	}
 	if force {
 		return forceUmount(point)

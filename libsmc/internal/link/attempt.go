@@ -34,7 +34,7 @@ type Attempt struct {
 func (d *Device) Serve(peer uint32, agreed smc.Agreement, size int) (*Attempt, error) {
 	a := &Attempt{dev: d, agreed: agreed, group: d.serverGroup(peer, agreed)}
 	d.mu.Lock()
-	a.first = !a.group.confirmed
+	a.first = !a.group.known
 	d.mu.Unlock()
 	if err := a.prepare(size); err != nil {
 		a.Abandon()
@@ -106,11 +106,12 @@ func (a *Attempt) Accept() smc.AcceptConfirm { return a.message(smc.MsgAccept, a
 
 // Confirm returns the client's message.
 func (a *Attempt) Confirm() smc.AcceptConfirm {
-	page := dmb.Token(0)
-	if a.pages != nil {
-		page = a.group.page.token()
+	if a.pages == nil {
+		m := a.message(smc.MsgConfirm, 0)
+		m.SetBit(0) // neither side uses pages then
+		return m
 	}
-	return a.message(smc.MsgConfirm, page)
+	return a.message(smc.MsgConfirm, a.group.page.token())
 }
 
 // message returns this side's message, after which the peer knows the DMB's token. page is for the first contact.
@@ -161,6 +162,7 @@ func (a *Attempt) Confirmed(confirm *smc.AcceptConfirm) error {
 	}
 	a.dev.mu.Lock()
 	g.confirmed = g.peer != 0
+	g.known = g.confirmed
 	a.dev.mu.Unlock()
 	return nil
 }

@@ -35,7 +35,8 @@ type Group struct {
 	eid     smc.EID
 	release uint8
 
-	confirmed bool // the device has confirmed who the peer is, and the peer knows the group
+	confirmed bool // the device has confirmed who the peer is
+	known     bool // the peer knows the group: a server need not introduce it
 	keyed     bool // found by new connections
 	users     int  // connections and handshakes
 	pool      []*buffer
@@ -196,13 +197,11 @@ func (g *Group) emptied() (garbage []closer) {
 	return garbage
 }
 
-// outOfSync takes the word of a client that it does not know the group: what was kept for it is lost. As long as a
-// connection lives it does know the group, whoever says otherwise.
+// outOfSync takes the word of a client that it does not know the group: the next connection introduces it again. Nothing ends,
+// since anybody can say so; and what a client has really let go of, the device tells.
 func (g *Group) outOfSync() {
 	g.dev.mu.Lock()
-	if g.users == 1 { // the handshake that heard it
-		g.dev.unkey(g)
-	}
+	g.known = false
 	g.dev.mu.Unlock()
 }
 
