@@ -21,7 +21,7 @@ SOAK    ?= 60s
 PROGRAMS = ismfs smcd-dump
 PACKAGES = gcc libc6-dev make git python3 iproute2 util-linux kmod nftables tshark
 
-.PHONY: all setup build clients install demo test test-go race soak lint bench clean
+.PHONY: all setup build clients examples install demo test test-go race soak lint bench clean
 
 all: build
 
@@ -32,10 +32,17 @@ setup:
 	    $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing; fi
 	@$(GO) version >/dev/null || { echo "setup: Go is missing: see https://go.dev/doc/install" >&2; exit 1; }
 	$(GO) mod download
+	cd examples && $(GO) mod download
 	@[ -e /dev/fuse ] || $(SUDO) modprobe fuse || echo "setup: /dev/fuse is missing; ismfs doctor tells more" >&2
 
-build: clients
+build: clients examples
 	CGO_ENABLED=0 $(GO) build $(GOFLAGS_VERSION) -o bin/ ./cmd/ismfs ./tools/smcd-dump
+
+# The examples are a module of their own, so that who imports libsmc does not inherit what they need.
+EXAMPLES = http grpc redis
+examples:
+	@for e in $(EXAMPLES); do for side in server client; do \
+	    (cd examples && CGO_ENABLED=0 $(GO) build -o ../bin/examples/$$e-$$side ./$$e/$$side) || exit 1; done; done
 
 clients:
 	$(MAKE) --no-print-directory -C clients/c
@@ -56,6 +63,7 @@ endif
 test-go:
 	$(GO) build $(RACE) -o bin/test$(RACE)/ ./cmd/ismfs ./tools/smcd-dump
 	$(TEST_ENV) $(GO) test -count=1 $(RACE) $(AS_ROOT) $(TEST_ARGS)
+	cd examples && $(TEST_ENV) $(GO) test -count=1 $(RACE) $(AS_ROOT) ./...
 
 TEST_ARGS ?= ./...
 
@@ -69,6 +77,7 @@ lint:
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "not formatted: $$unformatted" >&2; exit 1; }
 	$(GO) vet ./...
 	$(GO) mod tidy -diff
+	cd examples && $(GO) vet ./... && $(GO) mod tidy -diff
 	@for target in darwin/arm64 windows/amd64 linux/arm64; do \
 	    CGO_ENABLED=0 GOOS=$${target%/*} GOARCH=$${target#*/} $(GO) vet ./tree ./smc ./dmb ./libsmc/... ./bpf/smcopt || exit 1; done
 

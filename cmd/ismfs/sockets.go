@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ismfs/ismfs/bpf"
+	"github.com/ismfs/ismfs/bpf/smcopt"
+	"github.com/ismfs/ismfs/smc"
+)
+
+// socketMode says whether a device is for sockets, too.
+type socketMode string
+
+const (
+	socketsAuto    socketMode = "auto"    // if that can be done
+	socketsRequire socketMode = "require" // else nothing is mounted
+	socketsOff     socketMode = "off"
+)
+
+func (m *socketMode) Type() string   { return "mode" }
+func (m *socketMode) String() string { return string(*m) }
+
+func (m *socketMode) Set(v string) error {
+	switch s := socketMode(v); s {
+	case socketsAuto, socketsRequire, socketsOff:
+		*m = s
+		return nil
+	}
+	return fmt.Errorf("%q is not auto, require or off", v)
+}
+
+// sockets are a device's part in the SMC option: its place in the set of eBPF programs, or why it has none.
+type sockets struct {
+	registration *bpf.Registration // nil: none
+	why          error
+	log          *slog.Logger
+}
+
+// attachSockets has the programs know the device. Nobody else may know of it before.
+func attachSockets(mode socketMode, gid smc.GID, log *slog.Logger) (*sockets, error) {
+	s := &sockets{log: log}
+	if mode == socketsOff {
+		return s, nil
+	}
+	s.registration, s.why = bpf.Attach(smcopt.TagOf(gid))
+	if s.why != nil && mode == socketsRequire {
+		return nil, socketsError(s.why)
+	}
+	return s, nil
+}
+
+// tell says who is covered. Where sockets stay TCP it also does so on warnings, unless that is nil.
+func (s *sockets) tell(warnings io.Writer) {
+	switch {
+	case s.why != nil:
+		s.log.Warn("sockets stay TCP: the SMC option cannot be attached (ismfs doctor tells more, --sockets=off does without)", "err", s.why)
+		if warnings != nil {
+			fmt.Fprintf(warnings, "ismfs: warning: sockets stay TCP, programs can only share DMBs: %s (ismfs doctor tells more, --sockets=off does without)\n", firstLine(s.why))
+		}
+	case s.registration == nil:
+		s.log.Info("sockets stay TCP: --sockets=off")
+	case s.registration.WholeHost():
+		s.log.Info("sockets of all processes can use the device")
+	default:
+		s.log.Warn("only sockets of this container's own processes can use the device; all others stay TCP")
+		if warnings != nil {
+			fmt.Fprintln(warnings, "ismfs: warning: only sockets of this container's own processes can use the device; all others stay TCP (ismfs doctor tells more)")
+		}
+	}
+}
+
+// withdraw ends the answering of SYNs. Connections that are being made end as they began.
+func (s *sockets) withdraw() {
+	if s.registration == nil {
+		return
+	}
+	if err := s.registration.Withdraw(); err != nil {
+		s.log.Error("SYNs with the device's tag are still answered; connections will be declined", "err", err)
+	}
+}
+
+func (s *sockets) close() {
+	if s.registration == nil {
+		return
+	}
+	if err := s.registration.Close(); err != nil {
+		s.log.Error("leaving the eBPF programs; the next daemon that ends cleans up", "err", err)
+	}
+}
+
+// socketsError gives an error of bpf.Attach its exit code.
+func socketsError(err error) error {
+	err = fmt.Errorf("--sockets=require: %w", err)
+	switch {
+	case errors.Is(err, bpf.ErrNotPermitted):
+		return withCode(exitNotPermitted, err)
+	case errors.Is(err, bpf.ErrNotSupported), errors.Is(err, bpf.ErrNoCgroup2):
+		return withCode(exitUnsupported, err)
+	}
+	return err
+}
+
+// firstLine leaves the verifier's log out.
+func firstLine(err error) string {
+	line, _, _ := strings.Cut(err.Error(), "\n")
+	return line
+}
+
+// removeIdlePrograms takes the eBPF programs away that a dead daemon has left, unless somebody needs them.
+func removeIdlePrograms() {
+	if _, err := bpf.RemoveIdle(); err != nil {
+		fmt.Fprintf(os.Stderr, "ismfs: warning: the eBPF programs of the dead daemon stay: %v\n", err)
+	}
+}
+
+// socketsCovered asks as any client does whether a socket of this process can use the device.
+func socketsCovered(gid string) (bool, error) {
+	g, err := smc.ParseGID(gid)
+	if err != nil {
+		return false, err
+	}
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return false, err
+	}
+	defer unix.Close(fd)
+	err = smcopt.Mark(fd, smcopt.TagOf(g))
+	if errors.Is(err, smcopt.ErrNoPrograms) || errors.Is(err, smcopt.ErrNoDevice) {
+		return false, nil
+	}
+	return err == nil, err
+}
