@@ -258,23 +258,41 @@ func (b *block) writeHead(d *Device) error {
 
 // tell writes what the device has to say into the block and moves its futex word. The lock is held.
 func (b *block) tell(d *Device) {
+	b.show(d)
+	b.wake(d)
+}
+
+// show writes the head.
+func (b *block) show(d *Device) {
 	if b.mem == nil || b.size == 0 {
 		return
 	}
-	err := b.writeHead(d)
-	if err == nil {
-		err = b.mem.signal(procs.OffWord)
-	}
-	if err != nil {
+	if err := b.writeHead(d); err != nil {
 		d.log.Warn("cannot tell a process the device's state", "pid", b.process.PID, "err", err)
 	}
 }
 
-// tellAll tells every process that has a block. The lock is held.
+// wake moves the futex word.
+func (b *block) wake(d *Device) {
+	if b.mem == nil || b.size == 0 {
+		return
+	}
+	if err := b.mem.signal(procs.OffWord); err != nil {
+		d.log.Warn("cannot wake a process for the device's state", "pid", b.process.PID, "err", err)
+	}
+}
+
+// tellAll tells every process that has a block. All can see it before the first is woken: what that one then does to its peers
+// they can tell from what their peers do by themselves. The lock is held.
 func (d *Device) tellAll() {
 	for _, p := range d.processes.byID {
 		if p.block != nil {
-			p.block.tell(d)
+			p.block.show(d)
+		}
+	}
+	for _, p := range d.processes.byID {
+		if p.block != nil {
+			p.block.wake(d)
 		}
 	}
 }

@@ -44,10 +44,10 @@ func (d *Device) setState(s State, by Caller) error {
 	if was == Inactive {
 		d.resetXfer()
 	}
-	if s == Inactive {
-		d.withdrawAll()
-	}
 	d.tellAll()
+	if s == Inactive {
+		d.withdrawAll() // after: who finds its DMB withdrawn can see why
+	}
 	return nil
 }
 

@@ -132,8 +132,11 @@ func (m *marker) cause() error {
 }
 
 func (m *marker) reason() smc.DeclineCode {
-	if errors.Is(m.cause(), smcopt.ErrNoDevice) {
+	switch {
+	case errors.Is(m.cause(), smcopt.ErrNoDevice):
 		return smc.DeclNoSMCDev
+	case errors.Is(m.cause(), errFastOpen):
+		return smc.DeclOptUnsupp
 	}
 	return smc.DeclCnfErr // no programs on this host
 }
@@ -152,13 +155,23 @@ func (m *marker) after(first func(context.Context, string, string, syscall.RawCo
 				return err
 			}
 		}
-		m.mark(raw)
+		m.mark(raw, first != nil || second != nil)
 		return nil
 	}
 }
 
-func (m *marker) mark(raw syscall.RawConn) {
-	if err := control(raw, func(fd int) error { return smcopt.Mark(fd, m.tag) }); err != nil {
+// errFastOpen keeps a socket from being marked whose SYN waits for the first bytes: what the server says would come too late.
+var errFastOpen = errors.New("TCP Fast Open")
+
+// mark marks a socket. program says that the program has had it, and can have set options.
+func (m *marker) mark(raw syscall.RawConn, program bool) {
+	err := control(raw, func(fd int) error {
+		if program && fastOpen(fd) {
+			return errFastOpen
+		}
+		return smcopt.Mark(fd, m.tag)
+	})
+	if err != nil {
 		m.failure.Store(&err)
 		return
 	}

@@ -28,7 +28,8 @@
 //     the first Read or Write waits until it has, for as long as its deadline allows. [Conn.Handshake] waits explicitly.
 //   - A Write waits while the peer's buffer is full, and there is no second buffer before it.
 //   - SyscallConn and File exist on TCP only: the descriptor of an SMC connection carries no data.
-//   - There is no urgent data. IPsec policies, kTLS and TCP Fast Open keep a socket on TCP.
+//   - There is no urgent data. TCP Fast Open keeps a socket on TCP. IPsec policies are not seen: what must be encrypted
+//     between two processes of one host needs ISMFS_MOUNT=off.
 //
 // A process that forks must not use its connections in both processes. Go programs do not fork; they start other programs,
 // which inherit nothing of this.

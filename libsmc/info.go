@@ -49,6 +49,7 @@ type Info struct {
 	WriteBuffer int  // bytes of the peer's ring
 	Copied      bool // dmb_copy 1: what is written is copied by a system call
 
+	// Of this connection, in SMC-D mode.
 	BytesRead    uint64
 	BytesWritten uint64
 }

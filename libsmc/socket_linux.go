@@ -4,6 +4,8 @@ package libsmc
 
 import (
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // inode returns the number of a connection's socket, by which other tools know it; 0 if it cannot be told.
@@ -17,4 +19,10 @@ func inode(tcp syscall.Conn) uint64 {
 		return 0
 	}
 	return st.Ino
+}
+
+// fastOpen reports whether a socket is to connect with its first bytes.
+func fastOpen(fd int) bool {
+	v, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_FASTOPEN_CONNECT)
+	return err == nil && v != 0
 }

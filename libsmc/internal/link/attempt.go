@@ -47,7 +47,10 @@ func (d *Device) Serve(peer uint32, agreed smc.Agreement, size int) (*Attempt, e
 // ErrOutOfSync among them.
 func (d *Device) Connect(accept *smc.AcceptConfirm, agreed smc.Agreement, size int) (*Attempt, error) {
 	a := &Attempt{dev: d, agreed: agreed, first: accept.FirstContact}
-	var err error
+	err := d.reflected(dmb.Token(accept.Token), procs.Client)
+	if err != nil {
+		return nil, err
+	}
 	if a.peer, err = d.attach(dmb.Token(accept.Token), accept.DMBESize); err != nil {
 		return nil, err
 	}
@@ -102,7 +105,13 @@ var hostname = sync.OnceValue(func() [smc.HostnameLen]byte {
 })
 
 // Accept returns the server's message.
-func (a *Attempt) Accept() smc.AcceptConfirm { return a.message(smc.MsgAccept, a.group.page.mine()) }
+func (a *Attempt) Accept() smc.AcceptConfirm {
+	page := dmb.Token(0)
+	if a.first && a.group.peer != 0 { // a stranger has no use for a page
+		page = a.group.page.mine()
+	}
+	return a.message(smc.MsgAccept, page)
+}
 
 // Confirm returns the client's message.
 func (a *Attempt) Confirm() smc.AcceptConfirm {
@@ -139,11 +148,14 @@ func (a *Attempt) message(t smc.MsgType, page dmb.Token) smc.AcceptConfirm {
 // Confirmed takes the client's Confirm, which CheckConfirm has found good: it attaches the client's DMB, by which the device
 // confirms who the client is. After an error the connection must be reset.
 func (a *Attempt) Confirmed(confirm *smc.AcceptConfirm) error {
-	var err error
+	g := a.group
+	err := a.dev.reflected(dmb.Token(confirm.Token), procs.Server)
+	if err != nil {
+		return err
+	}
 	if a.peer, err = a.dev.attach(dmb.Token(confirm.Token), confirm.DMBESize); err != nil {
 		return err
 	}
-	g := a.group
 	if g.peer != 0 && a.peer.Owner() != g.peer {
 		return fmt.Errorf("the client says it is process %d, its DMB is process %d's", g.peer, a.peer.Owner())
 	}

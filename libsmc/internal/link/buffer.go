@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"github.com/ismfs/ismfs/dmb"
+	"github.com/ismfs/ismfs/procs"
 	"github.com/ismfs/ismfs/smc"
 	"github.com/ismfs/ismfs/tree"
 )
@@ -18,9 +19,16 @@ type buffer struct {
 	bell  *dmb.Bell
 	epoch uint64 // of the device, from before it was registered
 	met   uint32 // the device word from before it was last known to have its peer; only of one that was used
+	group *Group
 }
 
-func (b *buffer) Close() error { return errors.Join(b.bell.Close(), b.Registered.Close()) }
+func (b *buffer) Close() error {
+	d := b.group.dev
+	d.mu.Lock()
+	delete(d.own, b.Token())
+	d.mu.Unlock()
+	return errors.Join(b.bell.Close(), b.Registered.Close())
+}
 
 // buffer returns a DMB of size bytes for a connection of the group: one that an earlier connection has left, or a new one,
 // smaller if memory is short (smc_buf_create). Its errors are for Reason.
@@ -30,9 +38,9 @@ func (g *Group) buffer(size int) (*buffer, error) {
 		return b, nil
 	}
 	for n := size; ; n /= 2 {
-		b, err := g.dev.register(n)
+		b, err := g.register(n)
 		if errors.Is(err, syscall.ENOSPC) && g.dev.dropPools() {
-			b, err = g.dev.register(n)
+			b, err = g.register(n)
 		}
 		switch {
 		case err == nil:
@@ -98,8 +106,9 @@ func (g *Group) fromPool(size int) *buffer {
 }
 
 // register registers a new DMB and opens its bell.
-func (d *Device) register(size int) (*buffer, error) {
-	b := &buffer{epoch: d.block.Epoch()}
+func (g *Group) register(size int) (*buffer, error) {
+	d := g.dev
+	b := &buffer{epoch: d.block.Epoch(), group: g}
 	var err error
 	if b.Registered, err = dmb.Register(d.tree, size, d.block); err != nil {
 		return nil, err
@@ -109,7 +118,21 @@ func (d *Device) register(size int) (*buffer, error) {
 		return nil, err
 	}
 	d.answered()
+	d.mu.Lock()
+	d.own[b.Token()] = g.role
+	d.mu.Unlock()
 	return b, nil
+}
+
+// reflected refuses a token that a peer says is its own and that is one of this process's, in the same role. A process can be
+// connected to itself, but no end of a connection can.
+func (d *Device) reflected(t dmb.Token, role procs.Role) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if has, mine := d.own[t]; mine && has == role {
+		return fmt.Errorf("%v is a DMB of this side's own: %w", t, smc.DeclMem)
+	}
+	return nil
 }
 
 // dropPools frees the DMBs that are kept for reuse, since the device has no room for more, and reports whether there were any.

@@ -39,12 +39,13 @@ type Device struct {
 	heard atomic.Int64 // when it answered last, in nanoseconds since start
 
 	mu      sync.Mutex
-	servers map[uint32]*Group     // by the peer's procs id, groups in which this process is the server
-	clients map[clientKey]*Group  // groups in which it is the client
-	idle    map[dmb.Token]*remote // peers' DMBs that no connection uses, and that stay attached for their next
-	watched bool                  // watch runs
-	lastID  uint32                // link group id given last
-	eids    []smc.EID             // what ueid said when the device word was eidsAt
+	servers map[uint32]*Group        // by the peer's procs id, groups in which this process is the server
+	clients map[clientKey]*Group     // groups in which it is the client
+	idle    map[dmb.Token]*remote    // peers' DMBs that no connection uses, and that stay attached for their next
+	own     map[dmb.Token]procs.Role // this process's DMBs, in which role it uses them
+	watched bool                     // watch runs
+	lastID  uint32                   // link group id given last
+	eids    []smc.EID                // what ueid said when the device word was eidsAt
 	eidsAt  uint32
 	hasEIDs bool
 }
@@ -71,6 +72,7 @@ func open(t *tree.Device) (*Device, error) {
 	return &Device{
 		GID: gid, Tag: smcopt.TagOf(gid), Process: stream.NewProcess(block), tree: t, block: block,
 		servers: make(map[uint32]*Group), clients: make(map[clientKey]*Group), idle: make(map[dmb.Token]*remote),
+		own:    make(map[dmb.Token]procs.Role),
 		lastID: randomID(),
 	}, nil
 }

@@ -276,7 +276,7 @@ func (d *Device) sweep() bool {
 	for _, g := range all {
 		switch {
 		case g.users > 0:
-		case !g.usable() || d.block.State() == dmb.Inactive:
+		case !g.usable() || d.block.State() != dmb.Active: // draining: nothing will be reused
 			d.unkey(g)
 			garbage = append(garbage, g.emptied()...)
 		default:

@@ -31,7 +31,7 @@ func (p *doorbell) mine() dmb.Token {
 	defer p.mu.Unlock()
 	if !p.tried {
 		p.tried = true
-		p.own, _ = p.group.dev.register(pageSize) // without one every connection has its own bell
+		p.own, _ = p.group.register(pageSize) // without one every connection has its own bell
 	}
 	return p.tokenLocked()
 }
@@ -60,6 +60,9 @@ func (p *doorbell) join(t dmb.Token) error {
 		return nil
 	case p.peer != nil:
 		return fmt.Errorf("doorbell page %v: the peer's is %v", t, p.peer.Token())
+	}
+	if err := p.group.dev.reflected(t, p.group.role); err != nil {
+		return err
 	}
 	a, err := dmb.Attach(p.group.dev.tree, t, pageSize)
 	if err != nil {

@@ -22,37 +22,54 @@ var errNotLent = errors.New("nothing is lent, or not as much")
 //
 // Errors are those of [Conn.Read].
 func (c *Conn) Borrow() ([]byte, error) {
+	b, err := c.borrow(false)
+	if err != nil {
+		return nil, c.opError("read", err)
+	}
+	return b, nil
+}
+
+// borrow lends to the program, or to a WriteTo that moves what it gets.
+func (c *Conn) borrow(moving bool) ([]byte, error) {
 	c.rmu.Lock()
 	defer c.rmu.Unlock()
 	n, err := c.readable(1)
 	if err != nil {
-		return nil, c.opError("read", err)
+		return nil, err
 	}
 	b := c.link.Own.Ring()[smc.ParseProducerWord(c.consumed.Load()).Count:]
 	n = min(n, len(b))
-	c.rx.lent, c.rx.borrowed = true, n
+	if moving {
+		n = min(n, chunk)
+	}
+	c.rx.lent, c.rx.borrowed, c.reading.moving = true, n, moving
 	return b[:n:n], nil
 }
 
 // Release ends a Borrow: the first n of its bytes are read. They must not be touched any more.
 func (c *Conn) Release(n int) error {
-	err := c.release(n)
-	if c.closed.Load() {
-		c.freeIfUnused()
-	}
-	if err != nil {
+	if err := c.release(n, false); err != nil {
 		return c.opError("read", err)
 	}
 	return nil
 }
 
-func (c *Conn) release(n int) error {
+func (c *Conn) release(n int, moving bool) error {
+	err := c.takeBorrowed(n, moving)
+	if c.closed.Load() {
+		c.freeIfUnused()
+	}
+	return err
+}
+
+func (c *Conn) takeBorrowed(n int, moving bool) error {
 	c.rmu.Lock()
 	defer c.rmu.Unlock()
-	if !c.rx.lent || n < 0 || n > c.rx.borrowed {
+	if !c.rx.lent || c.reading.moving != moving || n < 0 || n > c.rx.borrowed {
 		return fmt.Errorf("release of %d bytes of %d: %w", n, c.rx.borrowed, errNotLent)
 	}
 	c.rx.lent, c.rx.borrowed = false, 0
+	c.endMove(&c.reading)
 	if n > 0 {
 		c.advance(uint32(n))
 		c.countRead(n)
@@ -70,18 +87,27 @@ func (c *Conn) release(n int) error {
 //
 // Errors are those of [Conn.Write].
 func (c *Conn) Reserve(n int) ([]byte, error) {
-	c.wmu.Lock()
-	defer c.wmu.Unlock()
-	if n <= 0 {
-		return nil, c.opError("write", fmt.Errorf("reserve of %d bytes: %w", n, errNotLent))
-	}
-	space, err := c.writable(1)
+	b, err := c.reserve(n, false)
 	if err != nil {
 		return nil, c.opError("write", err)
 	}
+	return b, nil
+}
+
+// reserve lends to the program, or to a ReadFrom that moves what it gets.
+func (c *Conn) reserve(n int, moving bool) ([]byte, error) {
+	c.wmu.Lock()
+	defer c.wmu.Unlock()
+	if n <= 0 {
+		return nil, fmt.Errorf("reserve of %d bytes: %w", n, errNotLent)
+	}
+	space, err := c.writable(1)
+	if err != nil {
+		return nil, err
+	}
 	b := c.room()
 	n = min(n, space, len(b))
-	c.tx.lent, c.tx.reserved = true, n
+	c.tx.lent, c.tx.reserved, c.writing.moving = true, n, moving
 	return b[:n:n], nil
 }
 
@@ -98,23 +124,28 @@ func (c *Conn) room() []byte {
 
 // Commit ends a Reserve: the first n of its bytes are sent; 0 sends nothing. They must not be touched any more.
 func (c *Conn) Commit(n int) error {
-	err := c.commit(n)
-	if c.closed.Load() {
-		c.freeIfUnused()
-	}
-	if err != nil {
+	if err := c.commit(n, false); err != nil {
 		return c.opError("write", err)
 	}
 	return nil
 }
 
-func (c *Conn) commit(n int) error {
+func (c *Conn) commit(n int, moving bool) error {
+	err := c.takeReserved(n, moving)
+	if c.closed.Load() {
+		c.freeIfUnused()
+	}
+	return err
+}
+
+func (c *Conn) takeReserved(n int, moving bool) error {
 	c.wmu.Lock()
 	defer c.wmu.Unlock()
-	if !c.tx.lent || n < 0 || n > c.tx.reserved {
+	if !c.tx.lent || c.writing.moving != moving || n < 0 || n > c.tx.reserved {
 		return fmt.Errorf("commit of %d bytes of %d: %w", n, c.tx.reserved, errNotLent)
 	}
 	c.tx.lent, c.tx.reserved = false, 0
+	c.endMove(&c.writing)
 	if n == 0 {
 		return nil
 	}

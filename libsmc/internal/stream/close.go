@@ -260,8 +260,7 @@ func (c *Conn) peerGoneLocked(flag smc.StateFlags) {
 	if c.ctrl.StateFlags.AnyClose() {
 		return
 	}
-	c.machine.Received(flag)
-	c.changedLocked()
+	c.receivedLocked(flag)
 }
 
 // kill ends the connection because the device does.

@@ -58,6 +58,7 @@ type Conn struct {
 	confirmed atomic.Uint64 // the consumer word that I wrote last; changed under mu
 	said      atomic.Uint64 // the consumer word that I accepted last; changed under mu
 	closed    atomic.Bool
+	sleeping  atomic.Int32 // sides that sleep; only where there are pages
 
 	bell doorbell
 
@@ -82,6 +83,9 @@ type end struct {
 	stop     atomic.Bool   // what would be waited for will never come: see readError, writeError; changed under mu
 	noted    atomic.Uint32 // a dmb.Wait: how the goroutine sleeps, for events of the own side
 	shut     atomic.Bool   // CloseWrite has begun
+	moving   bool          // what is lent is a ReadFrom's or WriteTo's; under rmu or wmu
+	turns    chan struct{} // closed for those who wait for its end, nil if there are none; under mu
+	told     chan struct{} // holds one: what wakes a sleeper on the page
 	spins    int           // rounds before the next sleep; under rmu or wmu
 }
 
@@ -97,10 +101,17 @@ func New(l Link) (*Conn, error) {
 		copied: !l.Peer.Mapped(), machine: smc.NewMachine(),
 		bell: newDoorbell(l.OwnBell),
 	}
+	if !l.Pages.usable(l.OwnBit, l.PeerBit) {
+		c.link.Pages = nil
+	}
+	c.reading.told, c.writing.told = make(chan struct{}, 1), make(chan struct{}, 1)
 	c.machine.Established()
 	c.reading.spins, c.writing.spins = firstSpins, firstSpins
 	if err := l.Process.add(c); err != nil {
 		return nil, err
+	}
+	if c.link.Pages != nil {
+		c.link.Pages.join(c)
 	}
 	c.describe()
 	l.TCP.SetReadDeadline(time.Time{}) // the handshake may have left one
@@ -160,9 +171,19 @@ func (c *Conn) acceptLocked() {
 	}
 	c.said.Store(word)
 	if c.ctrl.StateFlags != had {
-		c.machine.Received(c.ctrl.StateFlags)
-		c.changedLocked()
+		c.receivedLocked(c.ctrl.StateFlags)
 	}
+}
+
+// receivedLocked takes the peer's flags, or what stands for them. An abort after the device was switched off is that, whichever
+// of the two is noticed first.
+func (c *Conn) receivedLocked(flags smc.StateFlags) {
+	if flags&smc.PeerConnAbort != 0 && !c.link.Process.usable(c.link.Epoch) {
+		c.performLocked(c.machine.Kill())
+		return
+	}
+	c.machine.Received(flags)
+	c.changedLocked()
 }
 
 // changedLocked tells both sides what the machine has come to.

@@ -179,17 +179,20 @@ func (d *daemon) newEndpoint(size int) (endpoint, error) {
 
 // join makes the endpoint a connection to a peer's DMB.
 func (d *daemon) join(e endpoint, token dmb.Token, size int, tcp *net.TCPConn) (*Conn, error) {
-	peer, err := dmb.Attach(d.dev, token, size)
-	if err != nil {
+	return d.joinWith(e, token, size, tcp, Link{})
+}
+
+// joinWith does so with what the link has already.
+func (d *daemon) joinWith(e endpoint, token dmb.Token, size int, tcp *net.TCPConn, l Link) (*Conn, error) {
+	var err error
+	if l.Peer, err = dmb.Attach(d.dev, token, size); err != nil {
 		return nil, err
 	}
-	bell, err := dmb.OpenBell(d.dev, token)
-	if err != nil {
+	if l.PeerBell, err = dmb.OpenBell(d.dev, token); err != nil {
 		return nil, err
 	}
-	return New(Link{
-		Own: e.own, Peer: peer, OwnBell: e.bell, PeerBell: bell, TCP: tcp, Process: d.process, Epoch: e.epoch,
-	})
+	l.Own, l.OwnBell, l.TCP, l.Process, l.Epoch = e.own, e.bell, tcp, d.process, e.epoch
+	return New(l)
 }
 
 // pair returns the two ends of a connection, in this process, with DMBs of the given size.

@@ -72,8 +72,10 @@ func (c *Conn) signal(s dmb.Side) {
 	switch {
 	case how == dmb.OnFutex && c.link.Peer.Mapped():
 		c.link.Peer.Wake()
-	case how == dmb.OnFutex, how == dmb.OnBell:
-		c.link.PeerBell.Ring()
+	case how == dmb.OnPage && c.link.Pages != nil:
+		c.link.Pages.ring(c.link.PeerBit)
+	case how == dmb.OnFutex, how == dmb.OnBell, how == dmb.OnPage:
+		c.link.PeerBell.Ring() // also where the peer must not wait as it says
 	}
 }
 

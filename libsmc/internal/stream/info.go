@@ -39,10 +39,11 @@ func (c *Conn) describeLocked() {
 	c.link.Slot.SetConn(i)
 }
 
-// moveTo describes the connection in another block.
+// moveTo makes the connection one of the device that another block is of, and describes it there. The process's lock is held.
 func (c *Conn) moveTo(b *dmb.Block) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.link.Epoch = b.Epoch()
 	if c.freed {
 		return
 	}

@@ -41,7 +41,6 @@ func (p *Process) MoveTo(b *dmb.Block) bool {
 	defer p.mu.Unlock()
 	old := p.block.Swap(b)
 	for c := range p.conns {
-		c.link.Epoch = b.Epoch()
 		c.moveTo(b)
 	}
 	old.Wake() // the watcher listens to the new one

@@ -50,6 +50,9 @@ func (c *Conn) read(p []byte) (int, error) {
 
 // readable waits until something can be read and returns how much. Fewer than want may be only what was there last time.
 func (c *Conn) readable(want int) (int, error) {
+	if err := c.turn(&c.reading, &c.rmu); err != nil {
+		return 0, err
+	}
 	if c.rx.lent {
 		return 0, ErrLent
 	}

@@ -44,9 +44,19 @@ func (c *Conn) wait(s dmb.Side) {
 	if c.spin(s) {
 		return
 	}
-	if c.mayFutex() {
+	if p := c.link.Pages; p != nil {
+		if c.sleeping.Add(1) == 1 {
+			p.asleep.Add(1)
+		}
+		defer c.awake(p)
+		if p.asleep.Load() > 1 {
+			c.sleepOnPage(s)
+			return
+		}
+	}
+	if !c.link.Own.Separated() && takeThread() { // a peer that writes by system call cannot wake a futex
 		woken := c.sleepOnFutex(s)
-		futexSleepers.Add(-1)
+		giveThread(dmb.OnFutex)
 		if woken {
 			return
 		}
@@ -54,12 +64,15 @@ func (c *Conn) wait(s dmb.Side) {
 	c.sleepOnBell(s)
 }
 
-// mayFutex reports whether a sleep on the futex is possible and one more thread may be spent on it, which it then counts. A
-// peer that writes by system call cannot wake a futex.
-func (c *Conn) mayFutex() bool {
-	if c.link.Own.Separated() {
-		return false
+// awake ends a sleep of one side.
+func (c *Conn) awake(p *Pages) {
+	if c.sleeping.Add(-1) == 0 {
+		p.asleep.Add(-1)
 	}
+}
+
+// takeThread reports whether one more thread may be spent on a sleep on a futex, which it then counts.
+func takeThread() bool {
 	if futexSleepers.Add(1) <= futexThreads*spinning.procs() {
 		return true
 	}
@@ -67,7 +80,38 @@ func (c *Conn) mayFutex() bool {
 	return false
 }
 
-// The steps are those of the package comment.
+// giveThread ends a sleep for which takeThread was asked.
+func giveThread(how dmb.Wait) {
+	if how == dmb.OnFutex {
+		futexSleepers.Add(-1)
+	}
+}
+
+// sleepOnPage takes the steps of Pages' comment.
+func (c *Conn) sleepOnPage(s dmb.Side) {
+	e := c.end(s)
+	select { // 1
+	case <-e.told:
+	default:
+	}
+	c.link.Pages.enter()    // 2
+	c.setOut(s, dmb.OnPage) // 3
+	if !c.hasNews(s) {      // 4
+		<-e.told // 5
+	}
+	c.setOut(s, dmb.Awake) // 6
+	c.link.Pages.exit()
+}
+
+// tell wakes a side that sleeps on the page.
+func (e *end) tell() {
+	select {
+	case e.told <- struct{}{}:
+	default:
+	}
+}
+
+// The steps of the others are those of the package comment.
 
 func (c *Conn) sleepOnFutex(s dmb.Side) (woken bool) {
 	seq := c.link.Own.Sequence() // 1
@@ -106,14 +150,18 @@ func (c *Conn) rouse(s dmb.Side) {
 }
 
 func (c *Conn) rouseLocked(s dmb.Side) {
+	e := c.end(s)
+	e.wakeTurnsLocked()
 	if c.freed {
 		return
 	}
-	switch dmb.Wait(c.end(s).noted.Load()) {
+	switch dmb.Wait(e.noted.Load()) {
 	case dmb.OnFutex:
 		c.link.Own.Wake()
 	case dmb.OnBell:
 		c.link.OwnBell.Ring()
+	case dmb.OnPage:
+		e.tell()
 	}
 }
 

@@ -62,6 +62,9 @@ func (c *Conn) writeSome(p []byte) (int, error) {
 
 // writable waits until there is space, and returns how much. want is what the caller has to write, 1 or more.
 func (c *Conn) writable(want int) (int, error) {
+	if err := c.turn(&c.writing, &c.wmu); err != nil {
+		return 0, err
+	}
 	if c.tx.lent {
 		return 0, ErrLent
 	}
