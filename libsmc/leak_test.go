@@ -69,16 +69,17 @@ func TestNothingLeaks(t *testing.T) {
 				calls.Go(func() { a.Write(make([]byte, 8<<20)) })
 				calls.Go(func() { b.SetDeadline(time.Now().Add(time.Hour)); b.Read(make([]byte, 100)) })
 				time.Sleep(time.Duration(i) * 200 * time.Microsecond)
+				first, last := a, b
 				switch i % 4 {
 				case 1:
 					a.SetLinger(0)
 				case 2:
 					a.CloseWrite()
 				case 3:
-					a, b = b, a
+					first, last = b, a
 				}
-				a.Close()
-				b.Close()
+				first.Close()
+				last.Close()
 				calls.Wait()
 			})
 		})

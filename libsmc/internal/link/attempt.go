@@ -219,9 +219,9 @@ func (a *Attempt) release(reusable bool) {
 		garbage = append(garbage, a.own)
 	}
 	if reusable && g.usable() {
-		d.idle[a.peer.Token()] = a.peer
+		a.peer.rest()
 	} else {
-		garbage = append(garbage, a.peer)
+		garbage = append(garbage, d.forget(a.peer))
 	}
 	garbage = append(garbage, g.leave()...)
 	d.mu.Unlock()
@@ -234,7 +234,7 @@ func (a *Attempt) Abandon() {
 	d.mu.Lock()
 	var garbage []closer
 	if a.peer != nil {
-		garbage = append(garbage, a.peer)
+		garbage = append(garbage, d.forget(a.peer))
 	}
 	if a.own != nil {
 		a.group.uncount(a.own)

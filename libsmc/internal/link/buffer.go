@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
+	"time"
 
 	"github.com/ismfs/ismfs/dmb"
 	"github.com/ismfs/ismfs/procs"
@@ -150,14 +151,35 @@ func (d *Device) dropPools() bool {
 	return len(garbage) > 0
 }
 
-// A remote is a peer's DMB that this process is attached to, with its bell.
+// A remote is a peer's DMB that this process is attached to, with its bell. It stays attached after its connection, for the
+// next: a DMB is attached once in its life. The device's lock guards what changes.
 type remote struct {
 	*dmb.Attached
 	bell  *dmb.Bell
-	group *Group // once it is known
+	group *Group        // once it is known
+	inUse chan struct{} // closed when its connection or handshake is over; nil: there is none
 }
 
 func (r *remote) Close() error { return errors.Join(r.bell.Close(), r.Attached.Close()) }
+
+// rest ends the use of a remote that stays attached. The lock is held.
+func (r *remote) rest() {
+	close(r.inUse)
+	r.inUse = nil
+}
+
+// forget takes a remote out for good; the caller closes what it returns. The lock is held.
+func (d *Device) forget(r *remote) closer {
+	delete(d.remotes, r.Token())
+	if r.inUse != nil {
+		r.rest()
+	}
+	return r
+}
+
+// endTime is how long a DMB that is offered again is waited for. Its owner has heard that both sides have closed, which here
+// may still be on its way to everybody whom it concerns.
+const endTime = time.Second
 
 // attach attaches a peer's DMB, or takes the one that stayed attached.
 func (d *Device) attach(t dmb.Token, size uint8) (*remote, error) {
@@ -165,15 +187,18 @@ func (d *Device) attach(t dmb.Token, size uint8) (*remote, error) {
 	if bytes > smc.MaxBufSize {
 		return nil, fmt.Errorf("a DMB of %d bytes: %w", bytes, smc.DeclMem)
 	}
-	d.mu.Lock()
-	r := d.idle[t]
-	delete(d.idle, t)
-	d.mu.Unlock()
-	if r != nil && r.Size() == bytes {
+	r, err := d.resting(t)
+	switch {
+	case err != nil:
+		return nil, err
+	case r != nil && r.Size() == bytes:
 		return r, nil
-	}
-	if r != nil {
+	case r != nil:
+		d.mu.Lock()
+		d.forget(r)
+		d.mu.Unlock()
 		r.Close()
+		return nil, fmt.Errorf("DMB %v: %w", t, dmb.ErrSize)
 	}
 	a, err := dmb.Attach(d.tree, t, bytes)
 	if err != nil {
@@ -184,5 +209,37 @@ func (d *Device) attach(t dmb.Token, size uint8) (*remote, error) {
 		a.Close()
 		return nil, d.noted(err)
 	}
-	return &remote{Attached: a, bell: bell}, nil
+	d.answered()
+	r = &remote{Attached: a, bell: bell, inUse: make(chan struct{})}
+	d.mu.Lock()
+	d.remotes[t] = r
+	d.mu.Unlock()
+	return r, nil
+}
+
+// resting takes the remote with a token into use, nil if there is none. Error: it stays in use.
+func (d *Device) resting(t dmb.Token) (*remote, error) {
+	var late <-chan time.Time
+	for {
+		d.mu.Lock()
+		r := d.remotes[t]
+		var inUse chan struct{}
+		if r != nil {
+			if inUse = r.inUse; inUse == nil {
+				r.inUse = make(chan struct{})
+			}
+		}
+		d.mu.Unlock()
+		if inUse == nil {
+			return r, nil
+		}
+		if late == nil {
+			late = time.After(endTime)
+		}
+		select {
+		case <-inUse:
+		case <-late:
+			return nil, fmt.Errorf("DMB %v is in use by another connection: %w", t, syscall.EBUSY)
+		}
+	}
 }

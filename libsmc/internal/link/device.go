@@ -41,7 +41,7 @@ type Device struct {
 	mu      sync.Mutex
 	servers map[uint32]*Group        // by the peer's procs id, groups in which this process is the server
 	clients map[clientKey]*Group     // groups in which it is the client
-	idle    map[dmb.Token]*remote    // peers' DMBs that no connection uses, and that stay attached for their next
+	remotes map[dmb.Token]*remote    // peers' DMBs that this process is attached to
 	own     map[dmb.Token]procs.Role // this process's DMBs, in which role it uses them
 	watched bool                     // watch runs
 	lastID  uint32                   // link group id given last
@@ -71,7 +71,7 @@ func open(t *tree.Device) (*Device, error) {
 	}
 	return &Device{
 		GID: gid, Tag: smcopt.TagOf(gid), Process: stream.NewProcess(block), tree: t, block: block,
-		servers: make(map[uint32]*Group), clients: make(map[clientKey]*Group), idle: make(map[dmb.Token]*remote),
+		servers: make(map[uint32]*Group), clients: make(map[clientKey]*Group), remotes: make(map[dmb.Token]*remote),
 		own:    make(map[dmb.Token]procs.Role),
 		lastID: randomID(),
 	}, nil

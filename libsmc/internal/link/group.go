@@ -183,10 +183,9 @@ func (g *Group) emptied() (garbage []closer) {
 		garbage = append(garbage, b)
 	}
 	g.pool = nil
-	for t, r := range g.dev.idle {
-		if r.group == g {
-			delete(g.dev.idle, t)
-			garbage = append(garbage, r)
+	for _, r := range g.dev.remotes {
+		if r.group == g && r.inUse == nil {
+			garbage = append(garbage, g.dev.forget(r))
 		}
 	}
 	garbage = append(garbage, &g.page)

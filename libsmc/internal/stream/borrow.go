@@ -113,7 +113,7 @@ func (c *Conn) reserve(n int, moving bool) ([]byte, error) {
 
 // room returns where reserved bytes go.
 func (c *Conn) room() []byte {
-	if c.link.Peer.Mapped() {
+	if !c.copied {
 		return c.link.Peer.Ring()[c.tx.prod.Count:]
 	}
 	if c.tx.buffer == nil {
@@ -155,7 +155,7 @@ func (c *Conn) takeReserved(n int, moving bool) error {
 	if c.writing.stop.Load() {
 		return c.writeError()
 	}
-	if !c.link.Peer.Mapped() {
+	if c.copied {
 		if err := c.put(c.tx.buffer[:n]); err != nil {
 			return err
 		}

@@ -34,7 +34,7 @@ func (c *Conn) countWrite(size, done int) {
 	}
 	if size > int(c.txLen) {
 		b.Add(dmb.TxSizeSmallPeer, 1)
-		if c.link.Peer.Mapped() {
+		if !c.copied {
 			b.Add(dmb.TxSizeSmall, 1)
 		}
 	}
@@ -43,7 +43,7 @@ func (c *Conn) countWrite(size, done int) {
 // countFull counts a wait for space that ended with space.
 func (c *Conn) countFull() {
 	full := dmb.TxFullPeer
-	if c.link.Peer.Mapped() {
+	if !c.copied {
 		full = dmb.TxFull
 	}
 	c.link.Process.Block().Add(full, 1)

@@ -33,8 +33,21 @@
 //	5  take note and announcement back             2  load the note: awake is the end
 //	                                               3  move the own sequence and wake; or ring the own bell
 //
-// The rungs, each tried before the next: spin ([Conn.spin]), futex for a bounded time and in a bounded number of threads,
-// bell for as long as it takes.
+// The rungs, each tried before the next: spin ([Conn.spin]); the link group's doorbell page, if another connection of the group
+// sleeps too (see [Pages] for its steps); futex for a bounded time and in a bounded number of threads; bell for as long as it
+// takes.
 //
 // Before a side sleeps it publishes the cursor that it holds back, if the peer waits for space.
+//
+// # The end
+//
+// One goroutine for each connection reads the idle TCP connection. Its end is the peer's, unless the peer has said more in its
+// header; a byte there breaks the contract. Close writes the last word into the peer's DMB, ends TCP for writing (or resets it,
+// after a failure or SetLinger(0)) and returns. The rest is that goroutine's: when TCP has ended from the other side too, at
+// most closeTime later, it gives the link back; Close does so itself if TCP had ended before. A DMB can be used again only if
+// both sides have written closed or aborted in order, nothing was lent at Close, and the device was not switched off. The own
+// one is zeroed then, but for the signal sequence, which only ever moves: a late wake-up, or a bit that is set late in a page,
+// makes somebody look in vain.
+//
+// A connection that is never closed is never given back: there is no finalizer, since its goroutine holds it.
 package stream

@@ -70,7 +70,7 @@ func (c *Conn) signal(s dmb.Side) {
 		return
 	}
 	switch {
-	case how == dmb.OnFutex && c.link.Peer.Mapped():
+	case how == dmb.OnFutex && !c.copied:
 		c.link.Peer.Wake()
 	case how == dmb.OnPage && c.link.Pages != nil:
 		c.link.Pages.ring(c.link.PeerBit)

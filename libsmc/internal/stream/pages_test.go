@@ -51,6 +51,9 @@ func (d *daemon) newGroup(t testing.TB) *group {
 }
 
 func (g *group) close() {
+	if g.pages[0] == nil {
+		return // closed by the test
+	}
 	for i := range 2 {
 		g.pages[i].Close()
 	}
@@ -315,5 +318,31 @@ func TestNoReuse(t *testing.T) {
 				errors.Join(l.OwnBell.Close(), l.PeerBell.Close(), l.Peer.Close(), l.Own.Close())
 			})
 		}
+	})
+}
+
+func TestPagesLeakNothing(t *testing.T) {
+	inModes(t, func(t *testing.T, d *daemon) {
+		before := holds(t, d)
+		for range 10 {
+			g := d.newGroup(t)
+			var ends []*Conn
+			for range 4 {
+				c1, c2, err := g.pair(ringSize)
+				if err != nil {
+					t.Fatal(err)
+				}
+				ends = append(ends, c1, c2)
+			}
+			for _, c := range ends {
+				go c.Read(make([]byte, 1))
+				go c.Write(make([]byte, 2*ringSize))
+			}
+			time.Sleep(2 * time.Millisecond)
+			endPair(t, ends...)
+			g.close()
+			g.pages = [2]*Pages{}
+		}
+		wantHeld(t, d, before)
 	})
 }

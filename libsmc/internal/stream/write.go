@@ -32,8 +32,8 @@ func (c *Conn) Write(p []byte) (int, error) {
 }
 
 func (c *Conn) write(p []byte) (int, error) {
-	if len(p) == 0 {
-		return 0, c.refused(&c.writing)
+	if err := c.refused(&c.writing); err != nil || len(p) == 0 {
+		return 0, err // a closed connection may have given back what counting needs
 	}
 	n := 0
 	var err error
