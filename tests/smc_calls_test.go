@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ismfs/ismfs/libsmc"
 	"github.com/ismfs/ismfs/smc"
 )
@@ -253,13 +255,30 @@ func TestSharedListener(t *testing.T) {
 	there.Close()
 }
 
-// TestListenerFile: who gets a listener's socket need not know of SMC. What was promised before is kept.
+// takeDescriptor returns a copy of another process's descriptor.
+func takeDescriptor(t *testing.T, p *peer, fd int) *os.File {
+	t.Helper()
+	pidfd, err := unix.PidfdOpen(p.PID(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pidfd)
+	copied, err := unix.PidfdGetfd(pidfd, fd, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return os.NewFile(uintptr(copied), "taken")
+}
+
+// TestListenerFile: a plain process that gets a listener's socket need not know of SMC. What was promised before is kept.
 func TestListenerFile(t *testing.T) {
 	d, client, server := smcPair(t)
 	l := server.Listen(overSMC, "tcp", "127.0.0.1:0")
 	promised := []*peerConn{client.MustDial(overSMC, "tcp", l.Address), client.MustDial(overSMC, "tcp", l.Address)}
 	r := server.mustDo("Extras.ListenerFile", PeerArgs{ID: l.ID})
-	handed := &peerListener{server, r.ID, r.Local}
+	file := takeDescriptor(t, server, int(r.N))
+	handed := startPeer(t, "off", withListener(file)).inheritedListener(plain)
+	file.Close()
 
 	a := client.MustDial(overSMC, "tcp", l.Address)
 	wantTCP(a, smc.DeclPeerNoSMC, 0)

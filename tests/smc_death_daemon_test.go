@@ -5,6 +5,7 @@ package tests
 import (
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -255,4 +256,41 @@ func echoOnce(client *peer, address string) error {
 		return err
 	}
 	return transferChunks(c, c, 200<<10, 16<<10)
+}
+
+// TestIdleGroupOfBefore: a link group without connections goes with its epoch, also when the next connection between the same
+// two processes comes before they have heard of it.
+func TestIdleGroupOfBefore(t *testing.T) {
+	d, client, server := smcPair(t)
+	l := server.Listen(overSMC, "tcp", "127.0.0.1:0")
+	for range 20 {
+		a, b := connectTo(t, client, overSMC, l)
+		wantSMCD(d, a, b)
+		talkPlainlyClose(t, a, b)
+		wantError(t, "active 0", d.Write("active", "0"), nil)
+		wantError(t, "active 1", d.Write("active", "1"), nil)
+	}
+	idleHeld(t, d, client, server)
+}
+
+// TestDeathAfterDaemon: with the daemon dead, too, a process hears that its peer has died.
+func TestDeathAfterDaemon(t *testing.T) {
+	inBothCopyModes(t, func(t *testing.T, d *device, client, server *peer) {
+		a, b := connect(t, client, overSMC, server, overSMC)
+		c, e := connect(t, client, overSMC, server, overSMC)
+		wantSMCD(d, a, b)
+		wantSMCD(d, c, e)
+		wantError(t, "SetDeadline", a.SetDeadline(patience), nil)
+		wantError(t, "SetDeadline", c.SetDeadline(patience), nil)
+		reads := later(func() ([]byte, error) { return a.Read(1) })
+		writes := later(func() (int, error) { return c.Write(make([]byte, 16<<20)) })
+		time.Sleep(moment)
+		d.Kill()
+		server.Kill()
+		_, err := reads()
+		wantError(t, "Read of an idle connection", err, io.EOF)
+		_, err = writes()
+		wantError(t, "Write", err, syscall.ECONNRESET)
+		talkPlainlyClose(t, a, c)
+	})
 }

@@ -199,7 +199,7 @@ func idleHeld(t *testing.T, d *device, all ...*peer) Held {
 			p.CloseIdle()
 		}
 		if n := d.Read("dmbs_cnt"); n != "0" {
-			return errors.New(n + " are left")
+			return fmt.Errorf("%s are left; conns:\n%s", n, d.Read("conns"))
 		}
 		return nil
 	})

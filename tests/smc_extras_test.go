@@ -4,12 +4,13 @@ package tests
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/rpc"
 	"os"
 	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/ismfs/ismfs/libsmc"
 )
@@ -80,17 +81,16 @@ func (Extras) Inherited(a PeerArgs, r *PeerReply) error {
 	return r.answer(err)
 }
 
-// ListenerFile makes a plain listener of a listener's File.
+// ListenerFile makes a File of a listener, for another process; r.N is its descriptor.
 func (Extras) ListenerFile(a PeerArgs, r *PeerReply) error {
 	f, err := listenerOf(a.ID).(*libsmc.Listener).File()
 	if err != nil {
 		return r.answer(err)
 	}
-	l, err := net.FileListener(f)
-	if err == nil {
-		keepListener(l, r)
-	}
-	return r.answer(errors.Join(err, f.Close()))
+	defer f.Close()
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	r.N = int64(fd)
+	return r.answer(err)
 }
 
 // DialBuffer dials with a ReadBuffer, ListenBuffer listens with one.

@@ -199,7 +199,9 @@ func testHostileConfirms(t *testing.T, first bool) {
 		if v != nil {
 			victims := s.a.rawAttach(s.d, uint64(v.Info().Token), v.Info().ReadBuffer+smc.CDCLen)
 			extra += s.talk(row.name, own, victims, v)
-			s.again(row.name, own, &want)
+			if row.name == rows[0].name {
+				s.again(row.name, own, &want)
+			}
 			c.Close()
 			s.isOver(row.name, v)
 			s.a.drop(victims)

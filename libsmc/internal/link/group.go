@@ -52,11 +52,13 @@ var ErrOutOfSync = smc.DeclSyncErr
 
 // serverGroup returns the group of a client that says it is the process peer, new if need be, with one user more.
 func (d *Device) serverGroup(peer uint32, agreed smc.Agreement) *Group {
+	var garbage []closer
+	defer func() { closeAll(garbage) }()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	g := d.servers[peer]
 	if g == nil || !g.usable() || g.eid != agreed.EID {
-		d.unkey(g)
+		garbage = d.retire(g)
 		g = d.newGroup(procs.Server, peer, agreed)
 		if peer != 0 {
 			d.servers[peer], g.keyed = g, true
@@ -69,12 +71,14 @@ func (d *Device) serverGroup(peer uint32, agreed smc.Agreement) *Group {
 // clientGroup returns the group of a server, the process peer, which calls it id; with one user more. first says that the
 // server takes it for the first contact: then there is a new one if need be.
 func (d *Device) clientGroup(peer, id uint32, first bool, agreed smc.Agreement) (*Group, error) {
+	var garbage []closer
+	defer func() { closeAll(garbage) }()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	key := clientKey{peer, id}
 	g := d.clients[key]
 	if g != nil && (!g.usable() || g.eid != agreed.EID) {
-		d.unkey(g)
+		garbage = d.retire(g)
 		g = nil
 	}
 	if g == nil {
@@ -87,6 +91,16 @@ func (d *Device) clientGroup(peer, id uint32, first bool, agreed smc.Agreement) 
 	}
 	g.join()
 	return g, nil
+}
+
+// retire makes room for the successor of a group that may be nil. What it holds goes with its last user: at once, if there is
+// none. The lock is held; what has to be closed is returned.
+func (d *Device) retire(g *Group) (garbage []closer) {
+	d.unkey(g)
+	if g != nil && g.users == 0 {
+		return g.emptied()
+	}
+	return nil
 }
 
 func (d *Device) newGroup(role procs.Role, peer uint32, agreed smc.Agreement) *Group {
