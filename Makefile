@@ -21,7 +21,7 @@ SOAK    ?= 60s
 PROGRAMS = ismfs smcd-dump
 PACKAGES = gcc libc6-dev make git python3 iproute2 util-linux kmod nftables tshark
 
-.PHONY: all setup build clients examples install demo test test-go race soak lint bench clean
+.PHONY: all setup build clients examples install demo test test-go test-examples race soak lint bench clean
 
 all: build
 
@@ -39,10 +39,11 @@ build: clients examples
 	CGO_ENABLED=0 $(GO) build $(GOFLAGS_VERSION) -o bin/ ./cmd/ismfs ./tools/smcd-dump
 
 # The examples are a module of their own, so that who imports libsmc does not inherit what they need.
-EXAMPLES = http grpc redis
+EXAMPLES    = http grpc redis
+EXAMPLES_TO = bin/examples
 examples:
 	@for e in $(EXAMPLES); do for side in server client; do \
-	    (cd examples && CGO_ENABLED=0 $(GO) build -o ../bin/examples/$$e-$$side ./$$e/$$side) || exit 1; done; done
+	    (cd examples && $(GO) build $(RACE) -o $(CURDIR)/$(EXAMPLES_TO)/$$e-$$side ./$$e/$$side) || exit 1; done; done
 
 clients:
 	$(MAKE) --no-print-directory -C clients/c
@@ -50,7 +51,7 @@ clients:
 demo: setup build
 	$(SUDO) demo/run.sh
 
-test: setup lint build test-go
+test: setup lint build test-go test-examples
 	$(MAKE) --no-print-directory -C clients test
 
 # The tests mount, and make users and namespaces: as root, but built by who calls make. -count=1 since the machine is part
@@ -63,15 +64,19 @@ endif
 test-go:
 	$(GO) build $(RACE) -o bin/test$(RACE)/ ./cmd/ismfs ./tools/smcd-dump
 	$(TEST_ENV) $(GO) test -count=1 $(RACE) $(AS_ROOT) $(TEST_ARGS)
-	cd examples && $(TEST_ENV) $(GO) test -count=1 $(RACE) $(AS_ROOT) ./...
+
+test-examples:
+	$(GO) build $(RACE) -o bin/test$(RACE)/ ./cmd/ismfs
+	$(MAKE) --no-print-directory examples EXAMPLES_TO=bin/test$(RACE)/examples RACE=$(RACE)
+	cd examples && $(TEST_ENV) $(GO) test -count=1 $(RACE) $(AS_ROOT) .
 
 TEST_ARGS ?= ./...
 
 race:
-	$(MAKE) --no-print-directory test-go RACE=-race
+	$(MAKE) --no-print-directory test-go test-examples RACE=-race
 
 soak: build
-	ISMFS_SOAK=$(SOAK) $(MAKE) --no-print-directory test-go TEST_ARGS='-timeout 60m -v -run Churn ./tests'
+	ISMFS_SOAK=$(SOAK) $(MAKE) --no-print-directory test-go TEST_ARGS='-timeout 60m -v -run "Churn|TestSoak|Hostile" ./tests'
 
 lint:
 	@unformatted=$$(gofmt -l .); [ -z "$$unformatted" ] || { echo "not formatted: $$unformatted" >&2; exit 1; }

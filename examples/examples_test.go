@@ -41,9 +41,9 @@ func TestSMC(t *testing.T) {
 		for _, e := range examples {
 			t.Run(e.name+"/copy"+copied, func(t *testing.T) {
 				before := number(t, read(t, point, "xfer_bytes"))
-				server := start(t, point, e.name+"/server", "-listen=127.0.0.1:0")
+				server := start(t, point, e.name+"-server", "-listen=127.0.0.1:0")
 				address := server.expect("listening on ")
-				client := start(t, point, e.name+"/client", e.server+address, "-require-smc", "-hold=1h")
+				client := start(t, point, e.name+"-client", e.server+address, "-require-smc", "-hold=1h")
 				client.expect("holding")
 				for _, line := range e.want {
 					client.expect(strings.ReplaceAll(line, "ADDRESS", address))
@@ -144,9 +144,9 @@ func TestTCP(t *testing.T) {
 		for _, e := range examples {
 			t.Run(e.name+"/"+ends.name, func(t *testing.T) {
 				before := read(t, point, "xfer_bytes")
-				server := start(t, ends.server, e.name+"/server", "-listen=127.0.0.1:0")
+				server := start(t, ends.server, e.name+"-server", "-listen=127.0.0.1:0")
 				address := server.expect("listening on ")
-				client := start(t, ends.client, e.name+"/client", e.server+address)
+				client := start(t, ends.client, e.name+"-client", e.server+address)
 				client.wait(0)
 				for _, line := range e.want {
 					client.expect(strings.ReplaceAll(line, "ADDRESS", address))
@@ -154,7 +154,7 @@ func TestTCP(t *testing.T) {
 				if tcp := strings.Count(client.String(), ": TCP, since "); tcp != e.conns || smcLine.MatchString(client.String()) {
 					t.Errorf("the client has had %d connections on TCP; want %d, and none in SMC-D mode", tcp, e.conns)
 				}
-				strict := start(t, ends.client, e.name+"/client", e.server+address, "-require-smc")
+				strict := start(t, ends.client, e.name+"-client", e.server+address, "-require-smc")
 				strict.wait(1)
 				server.signal(syscall.SIGTERM)
 				server.wait(0)

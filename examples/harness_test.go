@@ -19,7 +19,7 @@ import (
 // patience is how long a test waits for what must come. It is a limit for broken code, not a measure: raise it freely.
 const patience = 20 * time.Second
 
-// bin is the directory of the built programs: ismfs, and NAME/server and NAME/client of each example.
+// bin is the directory of the built programs: ismfs, and examples/NAME-server and examples/NAME-client of each example.
 var bin string
 
 var names = []string{"http", "grpc", "redis"}
@@ -64,16 +64,15 @@ func missing() error {
 // provide puts the programs into bin: those of ISMFS_TEST_BIN, which the Makefile builds as the user where the tests
 // themselves run under sudo, else fresh ones.
 func provide() error {
-	from := os.Getenv("ISMFS_TEST_BIN")
-	if err := provideOne("", from, "ismfs", "..", "./cmd/ismfs"); err != nil {
+	if err := os.Mkdir(filepath.Join(bin, "examples"), 0o755); err != nil {
+		return err
+	}
+	if err := provideOne("ismfs", "..", "./cmd/ismfs"); err != nil {
 		return err
 	}
 	for _, name := range names {
-		if err := os.Mkdir(filepath.Join(bin, name), 0o755); err != nil {
-			return err
-		}
-		for _, program := range []string{"server", "client"} {
-			if err := provideOne(name, filepath.Join(from, "examples"), program, ".", "./"+name+"/"+program); err != nil {
+		for _, side := range []string{"server", "client"} {
+			if err := provideOne("examples/"+name+"-"+side, ".", "./"+name+"/"+side); err != nil {
 				return err
 			}
 		}
@@ -81,14 +80,16 @@ func provide() error {
 	return nil
 }
 
-// provideOne takes FROM/NAME/PROGRAM if it is there, and builds it in module if not.
-func provideOne(name, from, program, module, pkg string) error {
-	built, target := filepath.Join(from, name, program), filepath.Join(bin, name, program)
-	if _, err := os.Stat(built); from != "" && err == nil {
-		return exec.Command("cp", built, target).Run()
-	}
+// provideOne takes a program from ISMFS_TEST_BIN, and builds package pkg of a module if there is no such directory.
+func provideOne(program, module, pkg string) error {
+	target := filepath.Join(bin, program)
 	cmd := exec.Command("go", "build", "-o", target, pkg)
-	cmd.Dir, cmd.Stderr = module, os.Stderr
+	if from := os.Getenv("ISMFS_TEST_BIN"); from != "" {
+		cmd = exec.Command("cp", filepath.Join(from, program), target)
+	} else {
+		cmd.Dir = module
+	}
+	cmd.Stderr = os.Stderr
 	return cmd.Run()
 }
 
@@ -103,11 +104,11 @@ type process struct {
 	output []string // standard output and error, line by line
 }
 
-// start starts a program of bin, with the device that mount names, and ends it with the test.
+// start starts an example, with the device that mount names, and ends it with the test.
 func start(t *testing.T, mount, program string, args ...string) *process {
 	t.Helper()
 	p := &process{t: t, ended: make(chan struct{}), lines: make(chan struct{}, 1)}
-	p.cmd = exec.Command(filepath.Join(bin, program), args...)
+	p.cmd = exec.Command(filepath.Join(bin, "examples", program), args...)
 	p.cmd.Env = append(os.Environ(), "ISMFS_MOUNT="+mount)
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	r, w, err := os.Pipe()

@@ -21,7 +21,7 @@ import (
 func TestShutdown(t *testing.T) {
 	point := mountDevice(t, "--force") // this process is a client, and has its procs block open until it exits
 	t.Setenv("ISMFS_MOUNT", point)
-	server := start(t, point, "http/server", "-listen=127.0.0.1:0")
+	server := start(t, point, "http-server", "-listen=127.0.0.1:0")
 	address := server.expect("listening on ")
 
 	idle, busy := dialSMC(t, address), dialSMC(t, address)

@@ -197,16 +197,35 @@ func (c *Conn) TCPConn() *net.TCPConn {
 	return c.plain.Load()
 }
 
-// SyscallConn is net.TCPConn's on TCP. In SMC-D mode it fails with [ErrSMCMode].
+// SyscallConn is net.TCPConn's on TCP. In SMC-D mode it is that of the idle TCP connection, which lives and dies with the
+// connection but carries no bytes: socket options can be set there, and a look at it, as connection pools take, says whether
+// the peer has gone. Its Read calls the function once and cannot wait, and its Write fails: with [ErrSMCMode].
 func (c *Conn) SyscallConn() (syscall.RawConn, error) {
 	t, s, err := c.carrier("raw", readDeadline)
 	switch {
 	case err != nil:
 		return nil, err
 	case s != nil:
-		return nil, c.opError("raw", fmt.Errorf("SyscallConn: %w", ErrSMCMode))
+		raw, err := c.tcp.SyscallConn()
+		return idleConn{raw}, err
 	}
 	return t.SyscallConn()
+}
+
+// An idleConn is the idle TCP connection under a connection in SMC-D mode.
+type idleConn struct{ syscall.RawConn }
+
+// Read is not the TCP connection's: that waits for whoever watches it.
+func (r idleConn) Read(f func(fd uintptr) (done bool)) error {
+	done := false
+	if err := r.Control(func(fd uintptr) { done = f(fd) }); err != nil || done {
+		return err
+	}
+	return fmt.Errorf("waiting to read: %w", ErrSMCMode)
+}
+
+func (r idleConn) Write(func(fd uintptr) (done bool)) error {
+	return fmt.Errorf("writing: %w", ErrSMCMode)
 }
 
 // File is net.TCPConn's on TCP. In SMC-D mode it fails with [ErrSMCMode].

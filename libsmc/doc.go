@@ -27,7 +27,8 @@
 //   - Dial returns when the TCP connection stands and the Proposal is sent. The peer's program has to run to answer it, so
 //     the first Read or Write waits until it has, for as long as its deadline allows. [Conn.Handshake] waits explicitly.
 //   - A Write waits while the peer's buffer is full, and there is no second buffer before it.
-//   - SyscallConn and File exist on TCP only: the descriptor of an SMC connection carries no data.
+//   - File exists on TCP only, and SyscallConn is for options and for a look at the peer's life: the descriptor of an SMC
+//     connection carries no data.
 //   - There is no urgent data. TCP Fast Open keeps a socket on TCP. IPsec policies are not seen: what must be encrypted
 //     between two processes of one host needs ISMFS_MOUNT=off.
 //

@@ -242,12 +242,35 @@ func (s *Apps) WriteTo(a PeerArgs, r *PeerReply) error {
 	return r.answer(errors.Join(err, f.Close()))
 }
 
+func rawly(c *libsmc.Conn, f func(syscall.RawConn) error) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return f(raw)
+}
+
 // Descriptor asks for what only TCP has; r.N is 1 if it was there.
 func (s *Apps) Descriptor(a PeerArgs, r *PeerReply) (err error) {
 	c := connOf(a.ID).(*libsmc.Conn)
 	switch a.Network {
-	case "SyscallConn":
-		_, err = c.SyscallConn()
+	case "look": // as connection pools do
+		err = rawly(c, func(raw syscall.RawConn) error {
+			return raw.Read(func(fd uintptr) bool {
+				n, _, e := syscall.Recvfrom(int(fd), make([]byte, 1), syscall.MSG_PEEK|syscall.MSG_DONTWAIT)
+				if n != -1 || e != syscall.EAGAIN {
+					r.N = -1
+				}
+				return true
+			})
+		})
+		if r.N < 0 {
+			return nil
+		}
+	case "read":
+		err = rawly(c, func(raw syscall.RawConn) error { return raw.Read(func(uintptr) bool { return false }) })
+	case "write":
+		err = rawly(c, func(raw syscall.RawConn) error { return raw.Write(func(uintptr) bool { return true }) })
 	case "File":
 		var f *os.File
 		if f, err = c.File(); err == nil {

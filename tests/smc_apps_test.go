@@ -204,12 +204,15 @@ func TestReadFromWriteTo(t *testing.T) {
 	})
 }
 
-// TestDescriptors: a TCP connection has its descriptor, an SMC-D connection says why not.
+// TestDescriptors: a TCP connection has its descriptor; that of an SMC-D connection can be looked at, and says why no more.
 func TestDescriptors(t *testing.T) {
 	d, client, server := smcPair(t)
 	a, b := pairIn(t, d, client, server)
 	for _, c := range []*peerConn{a, b} {
-		for _, what := range []string{"SyscallConn", "File"} {
+		if r := c.mustDo("Apps.Descriptor", PeerArgs{ID: c.ID, Network: "look"}); r.N != 1 {
+			t.Error("a look at the idle TCP connection finds something")
+		}
+		for _, what := range []string{"read", "write", "File"} {
 			_, err := c.do("Apps.Descriptor", PeerArgs{ID: c.ID, Network: what})
 			wantError(t, what+" in SMC-D mode", err, libsmc.ErrSMCMode)
 		}
@@ -222,7 +225,7 @@ func TestDescriptors(t *testing.T) {
 	p := server.Listen(plain, "tcp", "127.0.0.1:0")
 	a, _ = connectTo(t, client, overSMC, p)
 	wantTCP(a, smc.DeclPeerNoSMC, 0)
-	for _, what := range []string{"SyscallConn", "File", "TCPConn"} {
+	for _, what := range []string{"look", "File", "TCPConn"} {
 		r, err := a.do("Apps.Descriptor", PeerArgs{ID: a.ID, Network: what})
 		if err != nil || r.N == 0 {
 			t.Errorf("%s on TCP: %d, %v", what, r.N, err)

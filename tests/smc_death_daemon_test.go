@@ -152,7 +152,7 @@ func TestUmountUnderSMC(t *testing.T) {
 	command(t, "ismfs", "umount", d.Point).want(t, 6, fmt.Sprintf("pid %d", client.PID()), fmt.Sprintf("pid %d", server.PID()), "--force")
 	d.wantGrowth(2<<20, func() { exchange(a, b, 1<<20) })
 	read := later(func() ([]byte, error) { return a.Read(1) })
-	write := later(func() (int, error) { return b.Write(make([]byte, 16<<20)) })
+	write := later(func() (int, error) { return b.Write(make([]byte, 1<<20)) })
 	_ = read
 	command(t, "ismfs", "umount", "--force", d.Point).want(t, 0)
 	_, err := write()
@@ -283,7 +283,7 @@ func TestDeathAfterDaemon(t *testing.T) {
 		wantError(t, "SetDeadline", a.SetDeadline(patience), nil)
 		wantError(t, "SetDeadline", c.SetDeadline(patience), nil)
 		reads := later(func() ([]byte, error) { return a.Read(1) })
-		writes := later(func() (int, error) { return c.Write(make([]byte, 16<<20)) })
+		writes := later(func() (int, error) { return c.Write(make([]byte, 1<<20)) })
 		time.Sleep(moment)
 		d.Kill()
 		server.Kill()

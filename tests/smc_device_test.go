@@ -197,7 +197,10 @@ func TestDeclines(t *testing.T) {
 			*p = smc.Proposal{Version: smc.V1, TypeV1: smc.PathR}
 		}, smc.DeclNoSMCDev},
 	} {
-		local := smc.Local{GID: gid, CHID: smc.CHIDLoopback, Active: true, Release: smc.Release, UEIDs: []smc.EID{id(strings.Fields(d.Read("ueid"))[0])}}
+		local := smc.Local{
+			GID: gid, CHID: smc.CHIDLoopback, Active: true, Release: smc.Release,
+			UEIDs: []smc.EID{id(strings.Fields(d.Read("ueid"))[0])},
+		}
 		p := smc.NewProposal(local)
 		row.edit(&p, &local)
 		if p.V2 != nil && p.V2.SMCD != nil && len(p.V2.SMCD.GIDs) > 0 {
@@ -302,7 +305,8 @@ func TestLists(t *testing.T) {
 		}
 	}
 	if after["SMC_CLNT_V2_SUCC_CNT"] != 1 || after["SMC_SRV_V2_SUCC_CNT"] != 1 || after["SMC_RX_RMB_USAGE"] != 128<<10 {
-		t.Errorf("stats: %d, %d successes, %d bytes of buffers", after["SMC_CLNT_V2_SUCC_CNT"], after["SMC_SRV_V2_SUCC_CNT"], after["SMC_RX_RMB_USAGE"])
+		t.Errorf("stats: %d, %d successes, %d bytes of buffers",
+			after["SMC_CLNT_V2_SUCC_CNT"], after["SMC_SRV_V2_SUCC_CNT"], after["SMC_RX_RMB_USAGE"])
 	}
 
 	// Fallen back, half closed, closed.

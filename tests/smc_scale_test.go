@@ -98,7 +98,8 @@ func wantNoMore(t *testing.T, p *peer, before Held) {
 	waitFor(t, "everything to be given back", func() error {
 		p.CloseIdle()
 		// The procs block has a descriptor and a mapping. The poller of package net has two descriptors.
-		if now := p.Held(); now.Descriptors > before.Descriptors+4 || now.Mappings > before.Mappings+1 || now.Goroutines > before.Goroutines+1 {
+		now := p.Held()
+		if now.Descriptors > before.Descriptors+4 || now.Mappings > before.Mappings+1 || now.Goroutines > before.Goroutines+1 {
 			return fmt.Errorf("%+v, before %+v", now, before)
 		}
 		return nil
@@ -141,7 +142,8 @@ func TestNoRoomForDMBs(t *testing.T) {
 				wantError(t, "Close", a.Close(), nil)
 				wantError(t, "Close", b.Close(), nil)
 			}
-			if h := d.handshakes().since(before); h.ClientFallback[short.client.String()] != n || h.ServerFallback[short.refused.String()] != n {
+			h := d.handshakes().since(before)
+			if h.ClientFallback[short.client.String()] != n || h.ServerFallback[short.refused.String()] != n {
 				t.Errorf("counted %+v", h)
 			}
 			d.wantGrowth(3*(600<<10), func() {

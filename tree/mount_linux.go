@@ -5,6 +5,7 @@ package tree
 import (
 	"fmt"
 	"os"
+	"strings"
 	"syscall"
 )
 
@@ -18,6 +19,20 @@ func Mounts() ([]Mount, error) {
 		return nil, fmt.Errorf("looking for ismfs mounts: %w", err)
 	}
 	return parseMountinfo(string(text))
+}
+
+// Shown reports whether a device, named as [Mount.Dev] is, is mounted anywhere among the mounts of this process, hidden or not.
+func Shown(dev string) (bool, error) {
+	text, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return false, fmt.Errorf("looking for mounts: %w", err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if f := strings.Fields(line); len(f) > 2 && f[2] == dev {
+			return true, nil
+		}
+	}
+	return false, nil
 }
 
 // Alive returns nil if the daemon behind the mount answers, and [ErrDeadMount] if it has gone.

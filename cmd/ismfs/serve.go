@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"sync"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/ismfs/ismfs/device"
 	ismfs "github.com/ismfs/ismfs/fs"
+	"github.com/ismfs/ismfs/tree"
 )
 
 // serve mounts and stays until the tree is unmounted.
@@ -28,6 +30,7 @@ func serve(point string, o *mountOptions) error {
 	// From before the mount on: a signal in between must not leave a dead mount behind.
 	signals := make(chan os.Signal, 4)
 	signal.Notify(signals, unix.SIGTERM, unix.SIGINT)
+	signal.Ignore(unix.SIGPIPE) // who reads the log may go: that is no reason to end
 	raiseFileLimit(o.limits, log)
 
 	dev, err := device.New(device.Config{
@@ -66,15 +69,53 @@ func serve(point string, o *mountOptions) error {
 		return errors.Join(err, server.Detach())
 	}
 	notifySystemd(daemon.SdNotifyReady, log)
-	return tend(server, dev, s, signals, log)
+	gone, stop := outOfSight(point)
+	defer stop()
+	return tend(server, dev, s, signals, gone, log)
+}
+
+// outOfSight returns a channel that is closed when the mount on point is among this process's mounts no more, though files in
+// it may be open still. stop ends looking.
+func outOfSight(point string) (gone <-chan struct{}, stop func()) {
+	out := make(chan struct{})
+	m, mounted, err := mountAt(point)
+	if err != nil || !mounted {
+		return out, func() {} // unmounted again already; then the server is done
+	}
+	over := sync.OnceFunc(func() { close(out) })
+	return out, tree.WatchMounts(func() {
+		if there, err := tree.Shown(m.Dev); err == nil && !there {
+			over()
+		}
+	})
+}
+
+// endDetached waits, after the mount was taken out of sight, until no connection is left. Files that are open besides, such as
+// procs blocks, need no daemon.
+func endDetached(server *ismfs.Server, dev *device.Device, log *slog.Logger) error {
+	log.Info("detached", "leased", dev.LeasedDMBs())
+	dev.Drain()
+	retry := time.NewTicker(200 * time.Millisecond)
+	defer retry.Stop()
+	for dev.LeasedDMBs() > 0 {
+		select {
+		case <-server.Done():
+			return nil
+		case <-retry.C:
+		}
+	}
+	return nil
 }
 
 // tend waits for the end of the mount, and brings it about when told to.
-func tend(server *ismfs.Server, dev *device.Device, s *sockets, signals <-chan os.Signal, log *slog.Logger) error {
+func tend(server *ismfs.Server, dev *device.Device, s *sockets, signals <-chan os.Signal, gone <-chan struct{}, log *slog.Logger) error {
 	select {
 	case <-server.Done():
 		log.Info("unmounted")
 		return nil
+	case <-gone:
+		s.withdraw()
+		return endDetached(server, dev, log)
 	case sig := <-signals:
 		log.Info("nothing new is registered any more; the tree is unmounted when the last leased DMB is gone (a second signal detaches it at once)",
 			"signal", sig, "leased", dev.LeasedDMBs())

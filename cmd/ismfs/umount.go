@@ -58,20 +58,46 @@ func umount(point string, force bool) error {
 	if force {
 		return forceUmount(point)
 	}
-	// The kernel refuses while anything is open under this mount, so nothing comes in between; it knows nothing of DMBs that are
-	// open under a copy of the mount in another mount namespace, so the device is asked beforehand.
-	err = unix.EBUSY
-	if d, derr := tree.Find(point); derr != nil || len(leases(d)) == 0 {
-		err = unix.Unmount(point, unix.UMOUNT_NOFOLLOW)
+	d, err := tree.Find(point)
+	if err != nil {
+		return notPermitted(err)
 	}
-	switch {
-	case err == nil:
+	return idleUmount(d, point)
+}
+
+// idleUmount unmounts unless there are connections. The kernel refuses while anything is open under this mount, so nothing
+// comes in between; but it knows nothing of DMBs that are open under a copy of the mount in another mount namespace, so the
+// device is asked, too. And programs keep their procs block open, and for ten minutes the DMBs of connections that have ended:
+// they are told to let go, and a block alone keeps nobody.
+func idleUmount(d *tree.Device, point string) error {
+	if len(leases(d)) == 0 && unix.Unmount(point, unix.UMOUNT_NOFOLLOW) == nil {
 		return nil
-	case !errors.Is(err, unix.EBUSY):
-		return notPermitted(fmt.Errorf("umount of %s: %w", point, err))
 	}
-	return withCode(exitInUse, fmt.Errorf("%s is in use:\n%s--force ends them; echo drain > %s/devices/loopback-ism/active lets them end by themselves",
-		point, users(point), point))
+	before, err := d.Active()
+	if err == nil && before == tree.Active {
+		err = d.SetActive(tree.Draining)
+	}
+	if err != nil {
+		return notPermitted(err)
+	}
+	waitFor(func() bool { return len(leases(d)) == 0 })
+	if len(leases(d)) == 0 && len(openers(point, "")) == 0 {
+		return detach(point)
+	}
+	refusal := fmt.Errorf("%s is in use:\n%s--force ends them; echo drain > %s/devices/loopback-ism/active lets them end by themselves",
+		point, users(point), point)
+	if before == tree.Active {
+		err = d.SetActive(tree.Active)
+	}
+	return withCode(exitInUse, errors.Join(refusal, err))
+}
+
+// waitFor gives programs a moment to let go.
+func waitFor(done func() bool) {
+	const patience, step = time.Second, 20 * time.Millisecond
+	for waited := time.Duration(0); waited < patience && !done(); waited += step {
+		time.Sleep(step)
+	}
 }
 
 func detach(point string) error {
@@ -90,13 +116,7 @@ func forceUmount(point string) error {
 	if err != nil {
 		return notPermitted(err)
 	}
-	const patience, step = time.Second, 20 * time.Millisecond
-	for waited := time.Duration(0); waited < patience; waited += step {
-		if unix.Unmount(point, unix.UMOUNT_NOFOLLOW) == nil {
-			return nil
-		}
-		time.Sleep(step)
-	}
+	waitFor(func() bool { return len(leases(d)) == 0 })
 	return detach(point)
 }
 
@@ -165,12 +185,18 @@ func openers(point, leases string) []string {
 		for _, target := range openFiles(dir) {
 			inside := target == point || strings.HasPrefix(target, point+"/")
 			name := strings.TrimSuffix(filepath.Base(target), " (deleted)")
-			if inside && !strings.Contains(leases, "DMB "+name+",") {
+			if inside && !isBlock(target) && !strings.Contains(leases, "DMB "+name+",") {
 				lines = append(lines, fmt.Sprintf("pid %d has %s open", pid, target))
 			}
 		}
 	}
 	return lines
+}
+
+// isBlock reports whether a path is a procs block's. Every program that has used the device keeps its block, and needs no
+// daemon for it.
+func isBlock(path string) bool {
+	return filepath.Base(filepath.Dir(path)) == "procs" && strings.HasSuffix(filepath.Dir(filepath.Dir(path)), "/"+tree.DeviceName)
 }
 
 // openFiles returns what a process, given by its directory in /proc, keeps busy, each once. A mapping counts as long as it

@@ -32,6 +32,7 @@ type Attempt struct {
 // Serve prepares a server's half, for the client that says it is the process peer. size is that of this side's DMB. Its
 // errors are for Reason.
 func (d *Device) Serve(peer uint32, agreed smc.Agreement, size int) (*Attempt, error) {
+	d.retireLost(peer)
 	a := &Attempt{dev: d, agreed: agreed, group: d.serverGroup(peer, agreed)}
 	d.mu.Lock()
 	a.first = !a.group.known

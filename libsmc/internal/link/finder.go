@@ -102,13 +102,13 @@ func drop() {
 
 func holdLocked() {
 	if finder.holds++; finder.holds == 1 {
-		finder.stop = watchMounts(mountsChanged)
+		finder.stop = tree.WatchMounts(mountsChanged)
 	}
 }
 
 func dropLocked() {
 	if finder.holds--; finder.holds == 0 {
-		finder.stop()
+		go finder.stop() // it waits for mountsChanged, which may be waiting for the lock
 	}
 }
 

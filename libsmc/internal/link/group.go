@@ -35,10 +35,11 @@ type Group struct {
 	eid     smc.EID
 	release uint8
 
-	confirmed bool // the device has confirmed who the peer is
-	known     bool // the peer knows the group: a server need not introduce it
-	keyed     bool // found by new connections
-	users     int  // connections and handshakes
+	confirmed bool   // the device has confirmed who the peer is
+	known     bool   // the peer knows the group: a server need not introduce it
+	keyed     bool   // found by new connections
+	users     int    // connections and handshakes
+	met       uint32 // the device word before the peer was last asked for; of a server's group
 	pool      []*buffer
 	bits      bits
 	timer     *time.Timer
@@ -101,6 +102,21 @@ func (d *Device) retire(g *Group) (garbage []closer) {
 		return g.emptied()
 	}
 	return nil
+}
+
+// retireLost ends the idle group of a client that has let go of it: a connection that continues it would only be declined. The
+// device word moves when that happens, so it is asked only then.
+func (d *Device) retireLost(peer uint32) {
+	d.mu.Lock()
+	g := d.servers[peer]
+	ask := g != nil && g.users == 0 && g.met != d.block.Word()
+	if ask {
+		g.met = d.block.Word()
+	}
+	d.mu.Unlock()
+	if ask && g.page.peerGone() {
+		g.endIfIdle()
+	}
 }
 
 func (d *Device) newGroup(role procs.Role, peer uint32, agreed smc.Agreement) *Group {

@@ -79,7 +79,10 @@ func (c *Conn) markFreed() (free, reusable bool) {
 	}
 	c.acceptLocked()
 	c.freed = true
-	return true, !c.spoiled && c.machine.Tx.AnyClose() && c.ctrl.StateFlags.AnyClose()
+	// Closed in order at both ends, which both know then. An abort may be heard at one end only, and the other end would offer
+	// a DMB again that this one has let go.
+	tx, rx := c.machine.Tx, c.ctrl.StateFlags
+	return true, !c.spoiled && tx&rx&smc.PeerConnClosed != 0 && (tx|rx)&smc.PeerConnAbort == 0
 }
 
 func (c *Conn) giveBack(reusable bool) error {

@@ -1,16 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package link
+package tree
 
 import (
 	"os"
 	"syscall"
 )
 
-// watchMounts calls changed at once, and after every change of this process's mounts, until stop is called. The kernel tells of it by an
+// WatchMounts calls changed at once, and after every change of this process's mounts, until stop is called. The kernel tells of it by an
 // error condition on /proc/self/mountinfo (proc_pid_mountinfo(5)), which Go's poller takes for news. Without changes it
 // costs nothing.
-func watchMounts(changed func()) (stop func()) {
+func WatchMounts(changed func()) (stop func()) {
 	fd, err := syscall.Open("/proc/self/mountinfo", syscall.O_RDONLY|syscall.O_NONBLOCK|syscall.O_CLOEXEC, 0)
 	if err != nil {
 		return func() {}
