@@ -36,6 +36,14 @@ func (h host) probe(r *Report) error {
 	}
 	c.Close()
 	r.Loads = true
+	if err = h.inspect(r); err != nil { // a set that was being made meanwhile can be locked by now
+		err = h.inspect(r)
+	}
+	return err
+}
+
+// inspect looks at the set, while nobody changes it.
+func (h host) inspect(r *Report) error {
 	unlock, err := h.lockExisting()
 	if err != nil {
 		return err

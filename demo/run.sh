@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# What ismfs is for, in half a minute: a file crosses from a Python process to a C process through one DMB, and back in copy
-# mode. Everything happens on a mount in a temporary directory, and is undone.
+# What ismfs is for, in half a minute: an HTTP server and client of Go's net/http talk over shared memory, and then a file
+# crosses from a Python process to a C process through one DMB, and back in copy mode. Everything happens on a mount in a
+# temporary directory, and is undone.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -15,6 +16,7 @@ mount=$work/mnt
 mkdir "$mount"
 cleanup() {
     status=$?
+    [ -z "${server:-}" ] || kill "$server" 2>/dev/null || true
     if mountpoint -q "$mount"; then bin/ismfs umount --force "$mount" || umount -l "$mount"; fi
     rm -rf "$work"
     exit $status
@@ -27,6 +29,24 @@ run bin/ismfs info
 dev=$mount/devices/loopback-ism
 run ls -l "$dev"
 run bin/smcd-dump --mount "$mount" device
+
+say "HTTP over shared memory: net/http at both ends, one changed line each"
+export ISMFS_MOUNT=$mount
+bin/examples/http-server -listen 127.0.0.1:0 > "$work/server.log" &
+server=$!
+for _ in $(seq 50); do grep -q '127.0.0.1:[0-9]' "$work/server.log" && break; sleep 0.1; done
+address=$(grep -o '127.0.0.1:[0-9]*' "$work/server.log" | head -1)
+[ -n "$address" ] || die "the server does not start: $(cat "$work/server.log")"
+before=$(cat "$dev/xfer_bytes")
+bin/examples/http-client -url "http://$address" -require-smc -hold 2s &
+client=$!
+sleep 1
+run bin/smcd-dump --mount "$mount" sockets -a
+run bin/smcd-dump --mount "$mount" linkgroup
+wait $client
+echo "xfer_bytes: $before before, $(cat "$dev/xfer_bytes") after"
+kill "$server" && wait "$server" || true
+server=
 
 say "128 MiB from Python to C, through one DMB of 1 MiB"
 head -c 128M /dev/urandom > "$work/original"

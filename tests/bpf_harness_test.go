@@ -149,7 +149,15 @@ func sockaddrOf(a netip.AddrPort) unix.Sockaddr {
 	return &unix.SockaddrInet4{Port: int(a.Port()), Addr: a.Addr().As4()}
 }
 
-func (s bare) connect(to netip.AddrPort) error { return unix.Connect(s.fd, sockaddrOf(to)) }
+func (s bare) connect(to netip.AddrPort) error {
+	err := unix.Connect(s.fd, sockaddrOf(to))
+	for err == unix.EINTR { // it goes on
+		if err = unix.Connect(s.fd, sockaddrOf(to)); err == unix.EISCONN {
+			return nil
+		}
+	}
+	return err
+}
 
 func (s bare) accept() (bare, error) {
 	for {
@@ -160,7 +168,7 @@ func (s bare) accept() (bare, error) {
 	}
 }
 
-// A told is what one end of a connection makes of its answer, as a library has to.
+// told is what one end of a connection makes of its answer, as a library has to.
 type told string
 
 const (
@@ -186,7 +194,7 @@ func (s bare) told(marked bool) told {
 	}
 }
 
-// agree says whether two ends can live with each other's told: if one speaks CLC, the other must not take it for data.
+// agree says whether two ends can live with what each was told: if one speaks CLC, the other must not take it for data.
 func agree(client, server told) bool {
 	return client == server || client == toldReset || server == toldReset
 }

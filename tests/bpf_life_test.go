@@ -73,24 +73,24 @@ func (c *optionConn) goOn(t *testing.T, n int) {
 // always the same.
 func TestOptionThroughLife(t *testing.T) {
 	alone(t)
-	umount := func(d *device) {
+	umount := func(t *testing.T, d *device) {
 		command(t, "ismfs", "umount", d.Point).want(t, 0)
 		d.WaitEnd()
 	}
 	for _, e := range []struct {
 		name    string
-		happens func(d *device)
+		happens func(t *testing.T, d *device)
 		marked  told // what those are told that were only marked before it; who had connected is told SMC
 	}{
-		{"killed", (*device).Kill, toldSMC},
-		{"killed, another one mounted", func(d *device) { d.Kill(); mountDevice(t) }, toldSMC},
-		{"killed, replaced", func(d *device) { d.Kill(); command(t, "ismfs", "mount", "--replace", d.Point).want(t, 0) }, toldSMC},
-		{"killed, unmounted", func(d *device) { d.Kill(); command(t, "ismfs", "umount", d.Point).want(t, 0) }, toldPlain},
+		{"killed", func(_ *testing.T, d *device) { d.Kill() }, toldSMC},
+		{"killed, another one mounted", func(t *testing.T, d *device) { d.Kill(); mountDevice(t) }, toldSMC},
+		{"killed, replaced", func(t *testing.T, d *device) { d.Kill(); command(t, "ismfs", "mount", "--replace", d.Point).want(t, 0) }, toldSMC},
+		{"killed, unmounted", func(t *testing.T, d *device) { d.Kill(); command(t, "ismfs", "umount", d.Point).want(t, 0) }, toldPlain},
 		{"unmounted", umount, toldPlain},
-		{"unmounted, mounted", func(d *device) { umount(d); mountDevice(t) }, toldPlain},
-		{"unmounted by force", func(d *device) { command(t, "ismfs", "umount", "--force", d.Point).want(t, 0); d.WaitEnd() }, toldPlain},
-		{"SIGTERM", func(d *device) { d.Signal(syscall.SIGTERM); d.WaitEnd() }, toldPlain},
-		{"switched off", func(d *device) {
+		{"unmounted, mounted", func(t *testing.T, d *device) { umount(t, d); mountDevice(t) }, toldPlain},
+		{"unmounted by force", func(t *testing.T, d *device) { command(t, "ismfs", "umount", "--force", d.Point).want(t, 0); d.WaitEnd() }, toldPlain},
+		{"SIGTERM", func(t *testing.T, d *device) { d.Signal(syscall.SIGTERM); d.WaitEnd() }, toldPlain},
+		{"switched off", func(t *testing.T, d *device) {
 			if err := d.Write("active", "0"); err != nil {
 				t.Fatal(err)
 			}
@@ -104,7 +104,7 @@ func TestOptionThroughLife(t *testing.T) {
 				conns[i] = newOptionConn(t, tag)
 				conns[i].goOn(t, i+1)
 			}
-			e.happens(d)
+			e.happens(t, d)
 			for i, c := range conns {
 				c.goOn(t, len(steps))
 				want := toldSMC
@@ -121,7 +121,7 @@ func TestOptionThroughLife(t *testing.T) {
 			d.stop()
 		})
 		// Nobody needs the programs any more: they go with the last device, or with the next one's end.
-		umount(mountDevice(t))
+		umount(t, mountDevice(t))
 		wantNoPrograms(t)
 	}
 }

@@ -25,8 +25,9 @@ func newUmountCommand() *cobra.Command {
 		Aliases: []string{"unmount"},
 		Short:   "Take a tree down",
 		Long: strings.TrimSpace(`
-Unmounts a tree and so ends its device. While DMBs are leased to programs, or files in the tree are open, it refuses and
-says whose they are; --force switches the device off, which aborts every connection, and then unmounts.
+Unmounts a tree and so ends its device. While there are connections, DMBs are leased to programs, or files in the tree are
+open, it refuses and says whose they are; --force switches the device off, which aborts every connection, and then unmounts.
+Programs that listen, or whose connections have ended, do not hinder it: they go on with TCP.
 
 To end a device without breaking anything: echo drain > MOUNTPOINT/devices/loopback-ism/active, wait, umount.`),
 		Args: exactArgs(1),
