@@ -46,7 +46,7 @@ COST_ROWS = [
 def mounted():
     """A device in a temporary directory; gives the mount point."""
     with tempfile.TemporaryDirectory(prefix="ismfs-bench-") as directory:
-        subprocess.run([BIN / "ismfs", "mount", directory], check=True)
+        subprocess.run([BIN / "ismfs", "mount", "--sockets=off", directory], check=True)
         try:
             yield pathlib.Path(directory)
         finally:

@@ -49,6 +49,7 @@ func (h host) inspect(r *Report) error {
 		return err
 	}
 	defer unlock()
+	r.Set = ""
 	_, err = os.Stat(h.set())
 	if errors.Is(err, os.ErrNotExist) {
 		return h.noOtherSet()

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/ismfs/ismfs/bpf/bpftest"
 )
 
 // patience is how long a test waits for what must come. It is a limit for broken code, not a measure: raise it freely.
@@ -34,6 +36,10 @@ func runTests(m *testing.M) int {
 		}
 		fmt.Fprintln(os.Stderr, "examples: skipped:", err)
 		return 0
+	}
+	if err := bpftest.Share(); err != nil {
+		fmt.Fprintln(os.Stderr, "examples:", err)
+		return 1
 	}
 	dir, err := os.MkdirTemp("", "ismfs-examples-")
 	if err != nil {

@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ismfs/ismfs/bpf/bpftest"
 	"github.com/ismfs/ismfs/libsmc"
 	"github.com/ismfs/ismfs/tree"
 )
@@ -41,6 +42,12 @@ var daemon struct {
 }
 
 func TestMain(m *testing.M) {
+	if missing() == nil {
+		if err := bpftest.Share(); err != nil {
+			fmt.Fprintln(os.Stderr, "libsmc:", err)
+			os.Exit(1)
+		}
+	}
 	code := m.Run()
 	if daemon.cmd != nil && daemon.cmd.Process != nil {
 		for syscall.Unmount(filepath.Join(daemon.dir, "mount"), syscall.MNT_DETACH) == nil {

@@ -88,7 +88,10 @@ func TestOptionThroughLife(t *testing.T) {
 		{"killed, unmounted", func(t *testing.T, d *device) { d.Kill(); command(t, "ismfs", "umount", d.Point).want(t, 0) }, toldPlain},
 		{"unmounted", umount, toldPlain},
 		{"unmounted, mounted", func(t *testing.T, d *device) { umount(t, d); mountDevice(t) }, toldPlain},
-		{"unmounted by force", func(t *testing.T, d *device) { command(t, "ismfs", "umount", "--force", d.Point).want(t, 0); d.WaitEnd() }, toldPlain},
+		{"unmounted by force", func(t *testing.T, d *device) {
+			command(t, "ismfs", "umount", "--force", d.Point).want(t, 0)
+			d.WaitEnd()
+		}, toldPlain},
 		{"SIGTERM", func(t *testing.T, d *device) { d.Signal(syscall.SIGTERM); d.WaitEnd() }, toldPlain},
 		{"switched off", func(t *testing.T, d *device) {
 			if err := d.Write("active", "0"); err != nil {
@@ -238,8 +241,8 @@ func oneLife(t *testing.T, tag *atomic.Pointer[smcopt.Tag]) {
 		d.Kill()
 		pause()
 		command(t, "ismfs", "mount", "--replace", d.Point).want(t, 0)
-		now = d.Tag()
-		tag.Store(&now)
+		next := d.Tag()
+		tag.Store(&next)
 		pause()
 		command(t, "ismfs", "umount", d.Point).want(t, 0)
 	}

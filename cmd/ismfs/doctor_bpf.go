@@ -141,5 +141,10 @@ func listTags(what string, tags []string) string {
 	if len(tags) == 0 {
 		return "no " + what
 	}
-	return what + " " + strings.Join(tags, ", ")
+	const most = 8
+	more := ""
+	if n := len(tags) - most; n > 0 {
+		tags, more = tags[:most], fmt.Sprintf(" and %d more", n)
+	}
+	return what + " " + strings.Join(tags, ", ") + more
 }

@@ -112,6 +112,7 @@ func TestJudgements(t *testing.T) {
 		{"no programs", judgeSet(bpfLook{}), statusOK, false, "no programs are attached"},
 		{"programs of others", judgeSet(bpfLook{Report: bpf.Report{Loads: true}, err: bpf.ErrOtherSet}), statusWarn, false, "another set"},
 		{"programs", judgeSet(set(2, true, false)), statusOK, false, "/v1: devices 01000000000000; 2 sockets listen or have not asked; dead 02000000000000"},
+		{"programs of many", judgeSet(set(0, make([]bool, 11)...)), statusWarn, false, "08000000000000 and 3 more"},
 		{"programs of the dead", judgeSet(set(1, false)), statusWarn, false, "no devices; 1 sockets"},
 		{"programs of nobody", judgeSet(set(1)), statusWarn, false, "--replace"},
 

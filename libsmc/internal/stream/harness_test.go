@@ -121,7 +121,7 @@ func (d *daemon) start() error {
 	if err := os.Mkdir(mount, 0o755); err != nil {
 		return err
 	}
-	d.cmd = exec.Command(bin, "mount", "--foreground", mount)
+	d.cmd = exec.Command(bin, "mount", "--foreground", "--sockets=off", mount)
 	d.cmd.Stderr = &d.log
 	d.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	if err := d.cmd.Start(); err != nil {

@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
+//go:build !race
+
+// A model is one goroutine that goes through states: the race detector has nothing to find in it and makes it ten times slower.
+
 package stream
 
 import (
