@@ -20,7 +20,10 @@ import (
 // propose sends the Proposal, or the Decline of a client whose device is inactive. done says that there is nothing to wait for.
 func (c *Conn) propose() (p smc.Proposal, done bool, err error) {
 	local, err := c.device.Local()
-	if err != nil || !local.Active {
+	if err == nil && !local.Active {
+		err = c.device.ErrOff()
+	}
+	if err != nil {
 		return p, true, c.decline(smc.DeclNoSMCDev, err)
 	}
 	p = smc.NewProposal(local)

@@ -6,7 +6,7 @@
 //	l, err := libsmc.Listen("tcp", ":8080")     // net.Listen
 //	c, err := libsmc.Dial("tcp", "host:8080")   // net.Dial
 //
-// A connection begins as TCP. If both ends are on this host, use this package (or smc_run) and have the same device, they
+// A connection begins as TCP. If both ends are on this host, use this package and have the same device, they
 // agree in the CLC handshake of SMC-D version 2.1, and from then on bytes go through shared buffers (DMBs); the TCP
 // connection stays, idle, as the connection's name and as its sign of life. If anything is missing the connection is
 // the TCP connection that it would have been, with the reason recorded: see [Conn.Info].

@@ -103,8 +103,8 @@ type Answer struct {
 var (
 	// ErrNoPrograms: the socket option does not exist. The programs are not attached here, or the socket is not TCP.
 	ErrNoPrograms = errors.New("no SMC option for this socket (ismfs doctor tells more)")
-	// ErrNoDevice: no device on this host has the tag any more.
-	ErrNoDevice = errors.New("the tag is not of a device on this host")
+	// ErrNoDevice: no device on this host has the tag: it never had, or has not any more.
+	ErrNoDevice = errors.New("the device takes no sockets: it was mounted with --sockets=off, or its programs could not be attached")
 	// ErrNotMarked: neither the socket nor the listener it came from was marked.
 	ErrNotMarked = errors.New("the socket was never marked")
 )

@@ -194,7 +194,7 @@ func mountError(err error) error {
 	case errors.Is(err, ismfs.ErrNoPassthrough):
 		return withCode(exitUnsupported, fmt.Errorf("%w; DMBs cannot be shared without, so nothing is mounted (ismfs doctor tells more)", err))
 	case errors.Is(err, ismfs.ErrNoFUSE) && errors.Is(err, fs.ErrPermission):
-		return withCode(exitNotPermitted, err)
+		return withCode(exitNotPermitted, fmt.Errorf("%w: run as root (sudo ismfs mount DIR)", err))
 	case errors.Is(err, ismfs.ErrNoFUSE):
 		return withCode(exitUnsupported, fmt.Errorf("%w (ismfs doctor tells more)", err))
 	}

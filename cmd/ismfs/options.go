@@ -54,7 +54,7 @@ func (o *mountOptions) flags(f *pflag.FlagSet) error {
 	f.Uint32Var(&o.gid, "gid", uint32(os.Getegid()), "group shown for the tree's own files")
 	f.Var(&o.mode, "mode", "octal permissions of the root directory: who has no x on it is not let in")
 	f.Var(&o.deviceGID, "device-gid", "the device's GID (a UUID) instead of a random one")
-	f.IntVar(&o.limits.MaxDMBs, "max-dmbs", o.limits.MaxDMBs, "how many DMBs there can be; a connection takes two")
+	f.IntVar(&o.limits.MaxDMBs, "max-dmbs", o.limits.MaxDMBs, "how many DMBs there can be; a connection takes two, and each pair of processes two more")
 	f.IntVar(&o.limits.MaxDMBsPerUID, "max-dmbs-per-uid", 0, "how many DMBs one uid can have (default: all)")
 	f.Var((*byteSize)(&o.limits.MaxDMBSize), "max-dmb-size", "the largest DMB (K, M and G are understood)")
 	f.Var((*byteSize)(&o.limits.MaxBytes), "max-bytes", "memory of all DMBs; the default is a quarter of RAM")

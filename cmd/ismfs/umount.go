@@ -74,23 +74,45 @@ func idleUmount(d *tree.Device, point string) error {
 	if len(leases(d)) == 0 && unix.Unmount(point, unix.UMOUNT_NOFOLLOW) == nil {
 		return nil
 	}
+	if carries(d) || len(openers(point, "")) > 0 {
+		return inUse(point)
+	}
 	before, err := d.Active()
 	if err == nil && before == tree.Active {
 		err = d.SetActive(tree.Draining)
 	}
 	if err != nil {
-		return notPermitted(err)
+		return notAllowed(point, err)
 	}
 	waitFor(func() bool { return len(leases(d)) == 0 })
 	if len(leases(d)) == 0 && len(openers(point, "")) == 0 {
 		return detach(point)
 	}
-	refusal := fmt.Errorf("%s is in use:\n%s--force ends them; echo drain > %s/devices/loopback-ism/active lets them end by themselves",
-		point, users(point), point)
+	refusal := inUse(point)
 	if before == tree.Active {
 		err = d.SetActive(tree.Active)
 	}
-	return withCode(exitInUse, errors.Join(refusal, err))
+	return errors.Join(refusal, err)
+}
+
+// notAllowed says who may unmount, if that is what err is about.
+func notAllowed(point string, err error) error {
+	if errors.Is(err, unix.EACCES) || errors.Is(err, unix.EPERM) {
+		return withCode(exitNotPermitted, fmt.Errorf("not permitted to unmount %s: run as root (sudo ismfs umount %[1]s)", point))
+	}
+	return fmt.Errorf("umount of %s: %w", point, err)
+}
+
+// carries reports whether the device carries connections, as far as the caller may see them.
+func carries(d *tree.Device) bool {
+	conns, err := d.Conns()
+	return err == nil && slices.ContainsFunc(conns, func(c tree.Conn) bool { return c.Mode == tree.ModeSMCD })
+}
+
+// inUse says what keeps a mount in use, and what to do.
+func inUse(point string) error {
+	return withCode(exitInUse, fmt.Errorf("%s is in use:\n%s--force ends them; echo drain > %s/devices/loopback-ism/active lets connections end by themselves",
+		point, users(point), point))
 }
 
 // waitFor gives programs a moment to let go.
@@ -115,7 +137,7 @@ func forceUmount(point string) error {
 		err = d.SetActive(tree.Inactive)
 	}
 	if err != nil {
-		return notPermitted(err)
+		return notAllowed(point, err)
 	}
 	waitFor(func() bool { return len(leases(d)) == 0 })
 	return detach(point)

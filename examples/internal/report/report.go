@@ -53,7 +53,7 @@ func (r *Report) Watch(dial DialFunc) DialFunc {
 }
 
 // errNotSMC is Finish's error with -require-smc.
-var errNotSMC = errors.New("not every connection is SMC-D, as -require-smc wants it: see ismfs doctor")
+var errNotSMC = errors.New("not every connection is SMC-D, as -require-smc wants it: the reason is above, and docs/libsmc.md says what to do")
 
 // Finish prints a line for each connection, and again after -hold. Call it while they are open.
 func (r *Report) Finish() error {

@@ -92,6 +92,15 @@ func (d *Device) Local() (smc.Local, error) {
 // Active reports whether the device takes new connections.
 func (d *Device) Active() bool { return !d.dead.Load() && d.block.State() == dmb.Active }
 
+// ErrOff says why a device that is not active takes no new connections.
+func (d *Device) ErrOff() error {
+	what := "is switched off"
+	if d.block.State() == dmb.Draining {
+		what = "is draining"
+	}
+	return fmt.Errorf("the device at %s %s: echo 1 > %s/active", d.Point(), what, d.tree.Dir())
+}
+
 // ID returns this process's procs id.
 func (d *Device) ID() uint32 { return d.block.ID() }
 
