@@ -116,7 +116,7 @@ func open(point string) (*Device, error) {
 	case isDead(err):
 		return nil, errDead(abs, err)
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
-		return nil, fmt.Errorf("%w at %s: `ismfs info` lists what there is, `ismfs mount %s` makes one (%w)", ErrNoMount, abs, abs, err)
+		return nil, fmt.Errorf("%w at %s: `ismfs mount %s` makes one, `ismfs info` lists what there is (%w)", ErrNoMount, abs, abs, err)
 	}
 	if errors.Is(err, fs.ErrPermission) {
 		return nil, fmt.Errorf("ismfs at %s is not for this user (--mode and --allow-other of ismfs mount): %w", abs, err)
