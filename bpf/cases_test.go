@@ -210,7 +210,7 @@ func TestMarkRefused(t *testing.T) {
 		{"MPTCP", [3]int{unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_MPTCP}, fresh, r.tag, unix.ENOPROTOOPT},
 		{"connected", [3]int{unix.AF_INET, unix.SOCK_STREAM, 0}, func(fd int) {
 			_, at := listener(t, nil, loopback4)
-			if err := unix.Connect(fd, sockaddr(at)); err != nil {
+			if err := connect(fd, at); err != nil {
 				t.Fatal(err)
 			}
 		}, r.tag, unix.EISCONN},
@@ -253,7 +253,7 @@ func TestReconnect(t *testing.T) {
 	_, closed := bound(t, nil, loopback4)
 	c := (*netns)(nil).socket(t, loopback4)
 	mark(t, c, r.tag)
-	if err := unix.Connect(c, sockaddr(closed)); err != unix.ECONNREFUSED {
+	if err := connect(c, closed); err != unix.ECONNREFUSED {
 		t.Fatal(err)
 	}
 	wantAskError(t, "refused", c, unix.ENOTCONN)
@@ -261,7 +261,7 @@ func TestReconnect(t *testing.T) {
 		at   netip.AddrPort
 		want smcopt.Answer
 	}{{at, smc(r.tag)}, {plainAt, plain}, {at, smc(r.tag)}} {
-		if err := unix.Connect(c, sockaddr(to.at)); err != nil {
+		if err := connect(c, to.at); err != nil {
 			t.Fatal(err)
 		}
 		wantAnswer(t, to.at.String(), c, to.want)
@@ -285,7 +285,7 @@ func TestSelfConnect(t *testing.T) {
 	r := register(t, newHost(t), 1)
 	fd, at := bound(t, nil, loopback4)
 	mark(t, fd, r.tag)
-	if err := unix.Connect(fd, sockaddr(at)); err != nil {
+	if err := connect(fd, at); err != nil {
 		t.Fatal(err)
 	}
 	wantAnswer(t, "self-connected", fd, plain)
@@ -431,7 +431,7 @@ func oneClient(at netip.AddrPort, isSMC bool, tag smcopt.Tag) (wrong []string) {
 			wrong = append(wrong, err.Error())
 		}
 	}
-	if err := unix.Connect(fd, sockaddr(at)); err != nil {
+	if err := connect(fd, at); err != nil {
 		return append(wrong, err.Error())
 	}
 	if isSMC {

@@ -119,7 +119,7 @@ func TestClientOfAnotherHost(t *testing.T) {
 		fd := n.socket(t, loopback4)
 		mark(t, fd, r.tag)
 		done := make(chan error, 1)
-		go func() { done <- unix.Connect(fd, sockaddr(f.at)) }()
+		go func() { done <- connect(fd, f.at) }()
 		syn := f.receive(flagSYN)
 		if got, err := syn.experimental(); err != nil || len(got) != 1 || !bytes.Equal(got[0], ourOption(1, r.tag)) {
 			t.Errorf("%s: the SYN has % x", c.name, got)

@@ -515,9 +515,15 @@ int ismfs_getsockopt(struct bpf_sockopt *ctx)
 }
 
 /*
- * ismfs_sockets lists the sockets that would be worse off without the programs: a record for each marked listener, and for each
- * connection whose answer nobody has read.
+ * The sockets that would be worse off without the programs: for each marked listener, and for each connection whose answer
+ * nobody has read, the two programs below write a record. ismfs_sockets goes through all storage there is. Kernels that are
+ * locked down refuse it (its context could be written to); ismfs_task_sockets goes through the files of all processes then. It
+ * meets a socket as often as processes have it, and counts those that wait to be accepted by their listener.
  */
+struct record {
+	__u64 cookie;
+	__u64 sockets; /* that it stands for */
+};
 
 struct bpf_iter_meta {
 	struct seq_file *seq;
@@ -529,9 +535,34 @@ struct sock_common {
 
 struct sock {
 	struct sock_common __sk_common;
+	__u32 sk_ack_backlog;
+} __attribute__((preserve_access_index));
+
+struct socket {
+	struct sock *sk;
 } __attribute__((preserve_access_index));
 
 #define SOCK_DEAD (1UL << 0) /* of skc_flags: closed, though its memory is not free yet */
+
+static __always_inline int needed(struct mark *m)
+{
+	switch (m->role) {
+	case SERVER:
+		return m->tag != 0;
+	case CHILD:
+		return !m->asked && (m->tag || m->answer == SMC);
+	default:
+		return !m->asked && m->tag;
+	}
+}
+
+static __always_inline void list(struct bpf_iter_meta *meta, struct sock *sk, __u64 sockets)
+{
+	struct record r = { bpf_get_socket_cookie(sk), sockets };
+
+	if (sockets)
+		bpf_seq_write(meta->seq, &r, sizeof(r));
+}
 
 struct bpf_iter__bpf_sk_storage_map {
 	struct bpf_iter_meta *meta;
@@ -545,22 +576,38 @@ int ismfs_sockets(struct bpf_iter__bpf_sk_storage_map *ctx)
 {
 	struct mark *m = ctx->value;
 	struct sock *sk = ctx->sk;
-	int needs;
 
-	if (!m || !sk || sk->__sk_common.skc_flags & SOCK_DEAD)
+	if (m && sk && !(sk->__sk_common.skc_flags & SOCK_DEAD))
+		list(ctx->meta, sk, needed(m));
+	return 0;
+}
+
+struct bpf_iter__task_file {
+	struct bpf_iter_meta *meta;
+	struct task_struct *task;
+	__u32 fd;
+	struct file *file;
+};
+
+SEC("iter/task_file")
+int ismfs_task_sockets(struct bpf_iter__task_file *ctx)
+{
+	struct file *file = ctx->file;
+	struct socket *socket;
+	struct mark *m;
+	struct sock *sk;
+
+	if (!file)
 		return 0;
-	switch (m->role) {
-	case SERVER:
-		needs = m->tag != 0;
-		break;
-	case CHILD:
-		needs = !m->asked && (m->tag || m->answer == SMC);
-		break;
-	default:
-		needs = !m->asked && m->tag;
-	}
-	if (needs)
-		bpf_seq_write(ctx->meta->seq, m, sizeof(*m));
+	socket = bpf_sock_from_file(file);
+	if (!socket)
+		return 0;
+	sk = socket->sk;
+	if (!sk)
+		return 0;
+	m = bpf_sk_storage_get(&ismfs_marks, sk, NULL, 0);
+	if (m)
+		list(ctx->meta, sk, needed(m) + (m->role == SERVER ? sk->sk_ack_backlog : 0));
 	return 0;
 }
 

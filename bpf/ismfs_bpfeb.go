@@ -18,14 +18,15 @@ import (
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	ismfsMapIsmfsAnswered    = "ismfs_answered"
-	ismfsMapIsmfsMarks       = "ismfs_marks"
-	ismfsMapIsmfsTags        = "ismfs_tags"
-	ismfsProgIsmfsGetsockopt = "ismfs_getsockopt"
-	ismfsProgIsmfsSetsockopt = "ismfs_setsockopt"
-	ismfsProgIsmfsSockets    = "ismfs_sockets"
-	ismfsProgIsmfsSockops    = "ismfs_sockops"
-	ismfsVarOptionName       = "option_name"
+	ismfsMapIsmfsAnswered     = "ismfs_answered"
+	ismfsMapIsmfsMarks        = "ismfs_marks"
+	ismfsMapIsmfsTags         = "ismfs_tags"
+	ismfsProgIsmfsGetsockopt  = "ismfs_getsockopt"
+	ismfsProgIsmfsSetsockopt  = "ismfs_setsockopt"
+	ismfsProgIsmfsSockets     = "ismfs_sockets"
+	ismfsProgIsmfsSockops     = "ismfs_sockops"
+	ismfsProgIsmfsTaskSockets = "ismfs_task_sockets"
+	ismfsVarOptionName        = "option_name"
 )
 
 // loadIsmfs returns the embedded CollectionSpec for ismfs.
@@ -70,10 +71,11 @@ type ismfsSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ismfsProgramSpecs struct {
-	IsmfsGetsockopt *ebpf.ProgramSpec `ebpf:"ismfs_getsockopt"`
-	IsmfsSetsockopt *ebpf.ProgramSpec `ebpf:"ismfs_setsockopt"`
-	IsmfsSockets    *ebpf.ProgramSpec `ebpf:"ismfs_sockets"`
-	IsmfsSockops    *ebpf.ProgramSpec `ebpf:"ismfs_sockops"`
+	IsmfsGetsockopt  *ebpf.ProgramSpec `ebpf:"ismfs_getsockopt"`
+	IsmfsSetsockopt  *ebpf.ProgramSpec `ebpf:"ismfs_setsockopt"`
+	IsmfsSockets     *ebpf.ProgramSpec `ebpf:"ismfs_sockets"`
+	IsmfsSockops     *ebpf.ProgramSpec `ebpf:"ismfs_sockops"`
+	IsmfsTaskSockets *ebpf.ProgramSpec `ebpf:"ismfs_task_sockets"`
 }
 
 // ismfsMapSpecs contains maps before they are loaded into the kernel.
@@ -136,10 +138,11 @@ type ismfsVariables struct {
 //
 // It can be passed to loadIsmfsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ismfsPrograms struct {
-	IsmfsGetsockopt *ebpf.Program `ebpf:"ismfs_getsockopt"`
-	IsmfsSetsockopt *ebpf.Program `ebpf:"ismfs_setsockopt"`
-	IsmfsSockets    *ebpf.Program `ebpf:"ismfs_sockets"`
-	IsmfsSockops    *ebpf.Program `ebpf:"ismfs_sockops"`
+	IsmfsGetsockopt  *ebpf.Program `ebpf:"ismfs_getsockopt"`
+	IsmfsSetsockopt  *ebpf.Program `ebpf:"ismfs_setsockopt"`
+	IsmfsSockets     *ebpf.Program `ebpf:"ismfs_sockets"`
+	IsmfsSockops     *ebpf.Program `ebpf:"ismfs_sockops"`
+	IsmfsTaskSockets *ebpf.Program `ebpf:"ismfs_task_sockets"`
 }
 
 func (p *ismfsPrograms) Close() error {
@@ -148,6 +151,7 @@ func (p *ismfsPrograms) Close() error {
 		p.IsmfsSetsockopt,
 		p.IsmfsSockets,
 		p.IsmfsSockops,
+		p.IsmfsTaskSockets,
 	)
 }
 

@@ -158,7 +158,7 @@ func TestWithdraw(t *testing.T) {
 	}
 	wantAnswer(t, "client before", before, smc(goes.tag))
 	wantAnswer(t, "server before", accept(t, l), smc(goes.tag))
-	if err := unix.Connect(marked, sockaddr(at)); err != nil {
+	if err := connect(marked, at); err != nil {
 		t.Fatal(err)
 	}
 	wantAnswer(t, "client marked before", marked, plain)

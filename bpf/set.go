@@ -60,6 +60,7 @@ func (h host) spec() (*ebpf.CollectionSpec, error) {
 	}
 	spec.Programs[sockopsName].Name = h.program
 	delete(spec.Programs, ismfsProgIsmfsSockets)
+	delete(spec.Programs, ismfsProgIsmfsTaskSockets)
 	return spec, nil
 }
 

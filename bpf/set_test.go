@@ -82,7 +82,7 @@ func TestLayout(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]ebpf.MapSpec{
-		marksName:    {Type: ebpf.SkStorage, KeySize: 4, ValueSize: markSize, MaxEntries: 0, Flags: unix.BPF_F_NO_PREALLOC | unix.BPF_F_CLONE},
+		marksName:    {Type: ebpf.SkStorage, KeySize: 4, ValueSize: 24, MaxEntries: 0, Flags: unix.BPF_F_NO_PREALLOC | unix.BPF_F_CLONE},
 		tagsName:     {Type: ebpf.Hash, KeySize: 8, ValueSize: 8, MaxEntries: 1024},
 		answeredName: {Type: ebpf.LRUHash, KeySize: 8, ValueSize: 8, MaxEntries: 16384},
 	} {

@@ -219,6 +219,22 @@ func listener(t testing.TB, n *netns, a netip.Addr, tags ...smcopt.Tag) (fd int,
 	return fd, at
 }
 
+// connect connects. A signal, such as Go's own preemption, ends connect(2) but not the connecting.
+func connect(fd int, to netip.AddrPort) error {
+	err := unix.Connect(fd, sockaddr(to))
+	for err == unix.EINTR {
+		if _, err = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}, -1); err != nil {
+			continue
+		}
+		errno, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+		if err != nil || errno == 0 {
+			return err
+		}
+		return unix.Errno(errno)
+	}
+	return err
+}
+
 // dial returns a connected socket, marked if there is a tag.
 func dial(t testing.TB, n *netns, to netip.AddrPort, tags ...smcopt.Tag) int {
 	t.Helper()
@@ -226,7 +242,7 @@ func dial(t testing.TB, n *netns, to netip.AddrPort, tags ...smcopt.Tag) int {
 	for _, tag := range tags {
 		mark(t, fd, tag)
 	}
-	if err := unix.Connect(fd, sockaddr(to)); err != nil {
+	if err := connect(fd, to); err != nil {
 		t.Fatal("connect:", err)
 	}
 	return fd
@@ -235,6 +251,9 @@ func dial(t testing.TB, n *netns, to netip.AddrPort, tags ...smcopt.Tag) int {
 func accept(t testing.TB, fd int) int {
 	t.Helper()
 	c, _, err := unix.Accept4(fd, unix.SOCK_CLOEXEC)
+	for err == unix.EINTR {
+		c, _, err = unix.Accept4(fd, unix.SOCK_CLOEXEC)
+	}
 	if err != nil {
 		t.Fatal("accept:", err)
 	}

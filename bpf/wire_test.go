@@ -64,7 +64,7 @@ func TestOnTheWire(t *testing.T) {
 			if c.client {
 				mark(t, fd, r.tag)
 			}
-			if err := unix.Connect(fd, sockaddr(addr)); err != nil {
+			if err := connect(fd, addr); err != nil {
 				t.Fatal(err)
 			}
 			s := accept(t, l)
