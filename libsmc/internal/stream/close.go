@@ -223,23 +223,32 @@ func (c *Conn) SetDeadline(t time.Time) error {
 }
 
 // SetReadDeadline sets the time after which reads fail with os.ErrDeadlineExceeded, also those that wait. Zero is none.
-func (c *Conn) SetReadDeadline(t time.Time) error { return c.setDeadline(&c.reading, t, c.rouseReader) }
+func (c *Conn) SetReadDeadline(t time.Time) error { return c.setDeadline(dmb.Reader, t) }
 
 // SetWriteDeadline does the same for writes. A write that it ends may have written some of its bytes.
-func (c *Conn) SetWriteDeadline(t time.Time) error {
-	return c.setDeadline(&c.writing, t, c.rouseWriter)
-}
+func (c *Conn) SetWriteDeadline(t time.Time) error { return c.setDeadline(dmb.Writer, t) }
 
-func (c *Conn) setDeadline(e *end, t time.Time, rouse func()) error {
+func (c *Conn) setDeadline(s dmb.Side, t time.Time) error {
 	if c.closed.Load() {
 		return c.opError("set", net.ErrClosed)
 	}
-	e.deadline.set(t, rouse)
+	if c.end(s).deadline.set(t) {
+		c.rouse(s)
+	}
 	return nil
 }
 
-func (c *Conn) rouseReader() { c.rouse(dmb.Reader) }
-func (c *Conn) rouseWriter() { c.rouse(dmb.Writer) }
+// expire is what the timers of both deadlines do. Both are marked before anybody wakes: whoever learns from a Read that the
+// time has come finds a Write that had the same deadline refused.
+func (c *Conn) expire() {
+	read, write := c.reading.deadline.expire(), c.writing.deadline.expire()
+	if read {
+		c.rouse(dmb.Reader)
+	}
+	if write {
+		c.rouse(dmb.Writer)
+	}
+}
 
 // tcpGone says that the TCP connection has ended: err is io.EOF after a FIN, anything else after a reset or a failure of
 // keep-alive. If the peer has said before how it ends, that counts. Else a reset is ECONNRESET, and a FIN is io.EOF if

@@ -105,6 +105,7 @@ func New(l Link) (*Conn, error) {
 		c.link.Pages = nil
 	}
 	c.reading.told, c.writing.told = make(chan struct{}, 1), make(chan struct{}, 1)
+	c.reading.deadline.fire, c.writing.deadline.fire = c.expire, c.expire
 	c.machine.Established()
 	c.reading.spins, c.writing.spins = firstSpins, firstSpins
 	if err := l.Process.add(c); err != nil {

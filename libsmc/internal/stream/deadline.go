@@ -12,6 +12,7 @@ import (
 // A deadline is the time after which a direction's calls fail. A timer watches it, so that no call needs to ask the time.
 type deadline struct {
 	passed atomic.Bool
+	fire   func() // what the timer does; set once
 
 	mu    sync.Mutex
 	at    time.Time // zero: none
@@ -25,42 +26,39 @@ func (d *deadline) err() error {
 	return nil
 }
 
-// set sets the time. rouse wakes who sleeps, once the time has come; it is the same function at every call.
-func (d *deadline) set(at time.Time, rouse func()) {
+// set sets the time, and reports whether it has come already.
+func (d *deadline) set(at time.Time) (passed bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.at = at
 	left := time.Until(at)
+	passed = !at.IsZero() && left <= 0
+	d.passed.Store(passed)
 	switch {
-	case at.IsZero():
-		d.passed.Store(false)
+	case at.IsZero() || passed:
 		d.stopLocked()
-	case left <= 0:
-		d.passed.Store(true)
-		d.stopLocked()
-		rouse()
 	case d.timer == nil:
-		d.passed.Store(false)
-		d.timer = time.AfterFunc(left, func() { d.fire(rouse) })
+		d.timer = time.AfterFunc(left, d.fire)
 	default:
-		d.passed.Store(false)
 		d.timer.Reset(left)
 	}
+	return passed
 }
 
-// fire is the timer's. A set that came in between has set the timer anew, or wants none.
-func (d *deadline) fire(rouse func()) {
+// expire reports whether the time has come, of which the calls hear from now on. A timer that was early, since set has moved
+// the time meanwhile, goes on.
+func (d *deadline) expire() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.at.IsZero() {
-		return
+		return false
 	}
 	if left := time.Until(d.at); left > 0 {
 		d.timer.Reset(left)
-		return
+		return false
 	}
 	d.passed.Store(true)
-	rouse()
+	return true
 }
 
 // stop ends the timer for good.
