@@ -15,6 +15,7 @@ import (
 //	  0     1  type             owner
 //	 24     4  sequence         peer, owner, device
 //	 28     4  wait state       owner; the peer clears it
+//	 32     4  place            owner
 //	 64  4032  bits             set by the peer, cleared by the owner
 const (
 	PageSize = pageSize // also what tells the device that it is always merged
@@ -22,6 +23,7 @@ const (
 	pageType    = 0xDB
 	offPageSeq  = 24
 	offPageWait = 28
+	offPlace    = 32
 	offPageBits = 64
 
 	// PageWords is how many words of 64 bits a page has, and PageBits how many bits.
@@ -32,8 +34,8 @@ const (
 // A Page is a doorbell page, its owner's or its peer's view. Whatever the peer writes there, nothing here fails: a page says
 // only that it may be worth looking.
 type Page struct {
-	sequence, wait *atomic.Uint32
-	bits           [PageWords]*atomic.Uint64
+	sequence, wait, place *atomic.Uint32
+	bits                  [PageWords]*atomic.Uint64
 }
 
 // Page returns the DMB as a doorbell page and makes it one; nil unless it has [PageSize] bytes. The page is valid as long as
@@ -53,7 +55,7 @@ func newPage(mapping []byte) *Page {
 	if len(mapping) != PageSize {
 		return nil
 	}
-	p := &Page{sequence: word32(mapping, offPageSeq), wait: word32(mapping, offPageWait)}
+	p := &Page{sequence: word32(mapping, offPageSeq), wait: word32(mapping, offPageWait), place: word32(mapping, offPlace)}
 	for i := range p.bits {
 		p.bits[i] = word64(mapping, offPageBits+8*i)
 	}
@@ -83,6 +85,12 @@ func (p *Page) ClearWaiting() Wait {
 	}
 	return Wait(w)
 }
+
+// Place loads where the owner runs: 0 on several CPUs, or it does not say; else on the CPU of that number, less one.
+func (p *Page) Place() uint32 { return p.place.Load() }
+
+// SetPlace says where the owner runs.
+func (p *Page) SetPlace(place uint32) { p.place.Store(place) }
 
 // Sequence loads the sequence, for WaitSequence.
 func (p *Page) Sequence() uint32 { return p.sequence.Load() }

@@ -58,7 +58,7 @@ type Conn struct {
 	confirmed atomic.Uint64 // the consumer word that I wrote last; changed under mu
 	said      atomic.Uint64 // the consumer word that I accepted last; changed under mu
 	closed    atomic.Bool
-	sleeping  atomic.Int32 // sides that sleep; only where there are pages
+	waited    atomic.Int64 // the period in which a side waited last: see crowd; only where there are pages
 
 	bell doorbell
 
@@ -79,14 +79,14 @@ type Conn struct {
 
 // An end is what concerns only one direction: who waits, and what keeps it from waiting.
 type end struct {
-	deadline deadline
-	stop     atomic.Bool   // what would be waited for will never come: see readError, writeError; changed under mu
-	noted    atomic.Uint32 // a dmb.Wait: how the goroutine sleeps, for events of the own side
-	shut     atomic.Bool   // CloseWrite has begun
-	moving   bool          // what is lent is a ReadFrom's or WriteTo's; under rmu or wmu
-	turns    chan struct{} // closed for those who wait for its end, nil if there are none; under mu
-	told     chan struct{} // holds one: what wakes a sleeper on the page
-	spins    int           // rounds before the next sleep; under rmu or wmu
+	deadline           deadline
+	stop               atomic.Bool   // what would be waited for will never come: see readError, writeError; changed under mu
+	noted              atomic.Uint32 // a dmb.Wait: how the goroutine sleeps, for events of the own side
+	shut               atomic.Bool   // CloseWrite has begun
+	moving             bool          // what is lent is a ReadFrom's or WriteTo's; under rmu or wmu
+	turns              chan struct{} // closed for those who wait for its end, nil if there are none; under mu
+	told               chan struct{} // holds one: what wakes a sleeper on the page
+	watching, yielding spinner       // under rmu or wmu
 }
 
 var _ net.Conn = (*Conn)(nil)
@@ -107,7 +107,6 @@ func New(l Link) (*Conn, error) {
 	c.reading.told, c.writing.told = make(chan struct{}, 1), make(chan struct{}, 1)
 	c.reading.deadline.fire, c.writing.deadline.fire = c.expire, c.expire
 	c.machine.Established()
-	c.reading.spins, c.writing.spins = firstSpins, firstSpins
 	if err := l.Process.add(c); err != nil {
 		return nil, err
 	}

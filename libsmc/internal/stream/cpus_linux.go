@@ -10,14 +10,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// affinity returns how many CPUs this process may run on, 0 if that cannot be found out.
-func affinity() int {
+// affinity returns how many CPUs this process may run on, 0 if that cannot be found out, and the first of them.
+func affinity() (count, first int) {
 	var set unix.CPUSet
 	if err := unix.SchedGetaffinity(0, &set); err != nil {
-		return 0
+		return 0, 0
 	}
-	return set.Count()
+	for !set.IsSet(first) {
+		first++
+	}
+	return set.Count(), first
 }
+
+// yield lets another thread have the CPU, if one waits for it.
+func yield() { unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0) }
 
 // hasCPUQuota reports whether a cgroup rations this process's CPU time. What cannot be read counts as no.
 func hasCPUQuota() bool {

@@ -4,6 +4,8 @@
 
 package stream
 
-func affinity() int { return 0 }
+func affinity() (count, first int) { return 0, 0 }
 
 func hasCPUQuota() bool { return false }
+
+func yield() {}

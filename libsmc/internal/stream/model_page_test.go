@@ -26,6 +26,7 @@ const (
 	pageDrainLate  flaw = "the dispatcher empties its bell after scanning"
 	exitDrainLate  flaw = "the dispatcher empties its bell after looking whether it is needed"
 	exitUnlocked   flaw = "the dispatcher looks whether it is needed, then ends"
+	onBellLate     flaw = "the dispatcher looks whether it is needed, then says that it is on its bell"
 	leaveSilently  flaw = "the last sleeper leaves without telling the dispatcher"
 	tellOne        flaw = "the dispatcher tells one side of a connection"
 	bitLate        flaw = "look at the page's wait state, then set the bit"
@@ -55,6 +56,7 @@ const (
 	pLook uint8 = iota
 	pForget
 	pEnter
+	pStart
 	pNote
 	pAnnounce
 	pAgain
@@ -65,6 +67,7 @@ const (
 	pUnnote
 	pUnannounce
 	pLeave
+	pRing
 	pFinished
 )
 
@@ -82,6 +85,7 @@ const (
 	dOff uint8 = iota
 	dPrepare
 	dNeeded
+	dCount
 	dEnd // flaw exitUnlocked
 	dArm
 	dScan
@@ -173,11 +177,16 @@ func (p pagePlan) sleeper(s pageState, i int) []pageState {
 	case pEnter:
 		w.step = pNote
 		if w.how == 3 {
-			s.asleep++
-			if !s.running {
-				s.running = true
-				s.dispatcher = dispatcher{step: dScanAwake}
+			if s.asleep == 0 {
+				w.step = pStart
 			}
+			s.asleep++
+		}
+	case pStart:
+		w.step = pNote
+		if !s.running {
+			s.running = true
+			s.dispatcher = dispatcher{step: dScanAwake}
 		}
 	case pNote:
 		if p.flaw != pageNoteLate {
@@ -236,7 +245,12 @@ func (p pagePlan) sleeper(s pageState, i int) []pageState {
 		w.how = 0
 	case pLeave:
 		s.asleep--
-		if s.asleep == 0 && s.dispatcher.onBell && p.flaw != leaveSilently {
+		w.step = pLook
+		if s.asleep == 0 && p.flaw != leaveSilently {
+			w.step = pRing
+		}
+	case pRing:
+		if s.dispatcher.onBell {
 			s.bell = true
 		}
 		w.step = pLook
@@ -290,8 +304,10 @@ func (p pagePlan) dispatch(s pageState) (all []pageState) {
 		}
 		d.step = dNeeded
 	case dNeeded:
+		d.step = dCount
+		d.onBell = d.how == 2 && p.flaw != onBellLate
+	case dCount:
 		d.step = dArm
-		d.onBell = d.how == 2
 		if s.asleep == 0 {
 			d.step = dEnd
 			if p.flaw != exitUnlocked {
@@ -301,6 +317,7 @@ func (p pagePlan) dispatch(s pageState) (all []pageState) {
 	case dEnd:
 		s.end()
 	case dArm:
+		d.onBell = d.how == 2
 		if d.how == 2 && p.flaw == exitDrainLate {
 			s.bell = false
 		}
@@ -378,7 +395,7 @@ func (p pagePlan) tell(s pageState) pageState {
 		}
 		if d.got&one != 0 {
 			d.got &^= one
-			s.sleepers[i].told = true
+			s.sleepers[i].told = s.sleepers[i].told || s.sleepers[i].noted == 3
 			return s
 		}
 	}
@@ -566,7 +583,7 @@ func TestPageModelLosesNoWakeUp(t *testing.T) {
 
 func TestPageModelFindsFlaws(t *testing.T) {
 	for _, f := range []flaw{
-		noScan, scanPlain, pageSeqLate, pageDrainLate, exitDrainLate, exitUnlocked, leaveSilently, tellOne, bitLate, pageClearLate,
+		noScan, scanPlain, pageSeqLate, pageDrainLate, exitDrainLate, exitUnlocked, onBellLate, leaveSilently, tellOne, bitLate, pageClearLate,
 		pageNoCount, pageCountLate, forgetLate, pageNoLook, pageLate, pageNoteLate, pageEventFirst,
 	} {
 		t.Run(string(f), func(t *testing.T) {

@@ -21,35 +21,40 @@ const PageBits = dmb.PageBits
 //
 //	sleeper                                    dispatcher                           signaller, in the other process
 //	1  forget what was told                    1  load the sequence; or empty the   1  publish; fence
-//	2  enter: there is a dispatcher then          bell                              2  clear the sleeper's wait field by
-//	3  note; announce in the peer's header;    2  is it needed? else end               compare-and-swap
-//	   fence                                   3  announce in the own page; fence   3  set the bit; fence
-//	4  look again: news is the end             4  take the bits; tell: then to 6    4  clear the page's wait state by
-//	5  wait until told                         5  wait for the page                    compare-and-swap: awake is the end
-//	6  take back; leave, and ring the bell if  6  take back; take the bits; tell    5  move the page's sequence and wake
-//	   the dispatcher is on it for nobody                                              its futex; or ring its bell
+//	2  count itself; the first one starts the     bell                              2  clear the sleeper's wait field by
+//	   dispatcher if there is none             2  say if it is on the bell; is         compare-and-swap
+//	3  note; announce in the peer's header;       anybody counted? else end         3  set the bit; fence
+//	   fence                                   3  announce in the own page; fence   4  clear the page's wait state by
+//	4  look again: news is the end             4  take the bits; tell those of         compare-and-swap: awake is the end
+//	5  wait until told                            them who have noted: then to 6    5  move the page's sequence and wake
+//	6  take back; count itself out, and ring   5  wait for the page                    its futex; or ring its bell
+//	   the bell if it was the last and the     6  take back; take the bits; tell
+//	   dispatcher is on it
 //
 // A peer can set any bit at any time. That makes sleepers of this group look once more, and the dispatcher work.
 type Pages struct {
 	own, peer         *dmb.Page
 	ownBell, peerBell *dmb.Bell
 
-	asleep atomic.Int32 // connections of which a side sleeps, on whatever
-	words  atomic.Int32 // of the own page, up to the last one in use
+	alone    uint16 // how many connections wait as if they were alone
+	crowd    crowd
+	words    atomic.Int32 // of the own page, up to the last one in use
+	sleepers atomic.Int32 // sides on the page
+	onBell   atomic.Bool  // the dispatcher sleeps on the bell, or is about to
 
-	mu       sync.Mutex
-	conns    []*Conn // by the own bit
-	sleepers int     // sides on the page
-	running  bool    // the dispatcher
-	onBell   bool    // it sleeps on the bell, or is about to
-	closing  bool
-	ended    sync.WaitGroup // the dispatcher
+	mu      sync.Mutex
+	conns   []*Conn // by the own bit
+	running bool    // the dispatcher
+	closing bool
+	ended   sync.WaitGroup // the dispatcher
+
+	watching, yielding spinner // the dispatcher's
 }
 
 // NewPages makes Pages of the own page and the peer's, with their bells. They stay the caller's, and must live until Close.
 // nil if these are no pages.
 func NewPages(own *dmb.Registered, ownBell *dmb.Bell, peer *dmb.Attached, peerBell *dmb.Bell) *Pages {
-	p := &Pages{own: own.Page(), ownBell: ownBell, peer: peer.Page(), peerBell: peerBell}
+	p := &Pages{own: own.Page(), ownBell: ownBell, peer: peer.Page(), peerBell: peerBell, alone: mostAlone}
 	if p.own == nil || p.peer == nil {
 		return nil
 	}
@@ -104,9 +109,11 @@ func (p *Pages) ring(bit uint16) {
 
 // enter counts a sleeper, for which there is a dispatcher from now on.
 func (p *Pages) enter() {
+	if p.sleepers.Add(1) > 1 {
+		return // the first one sees to it
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.sleepers++
 	if !p.running {
 		p.running = true
 		p.ended.Add(1)
@@ -117,29 +124,18 @@ func (p *Pages) enter() {
 // exit ends what enter began. A dispatcher that sleeps on the futex for nobody ends by itself, after futexTime at most: most
 // of the time somebody else comes before.
 func (p *Pages) exit() {
-	p.mu.Lock()
-	ring := p.sleepers == 1 && p.onBell
-	p.sleepers--
-	p.mu.Unlock()
-	if ring {
+	if p.sleepers.Add(-1) == 0 && p.onBell.Load() {
 		p.ownBell.Ring()
 	}
 }
-
-// awakeScans is how often the dispatcher looks for more, after it found something and let those whom it told run: whoever
-// signals meanwhile makes no system call.
-const awakeScans = 8
 
 // dispatch sleeps on the own page for all sleepers.
 func (p *Pages) dispatch() {
 	defer p.ended.Done()
 	patient := false // the last sleep on the futex lasted its time
 	for {
-		for range awakeScans {
-			if !p.scan() {
-				break
-			}
-			runtime.Gosched()
+		for p.scan() || p.spin() {
+			runtime.Gosched() // those whom it told run, and whoever signals meanwhile makes no system call
 		}
 		how, seq := dmb.OnBell, uint32(0)
 		if !patient && takeThread() {
@@ -161,12 +157,24 @@ func (p *Pages) dispatch() {
 	}
 }
 
+// spin looks for news for a while, and tells of them.
+func (p *Pages) spin() bool {
+	if p.sleepers.Load() == 0 || !host.idle(clock()) {
+		return false
+	}
+	where := p.relation()
+	return where != sameCPU && p.watching.watch(p.scan) || where != apart && p.yielding.yield(p.scan)
+}
+
 // needed reports whether anybody sleeps on the page. If not the dispatcher ends.
 func (p *Pages) needed(how dmb.Wait) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.running = p.sleepers > 0 && !p.closing
-	p.onBell = p.running && how == dmb.OnBell
+	p.onBell.Store(how == dmb.OnBell) // before it looks: see exit
+	p.running = p.sleepers.Load() > 0 && !p.closing
+	if !p.running {
+		p.onBell.Store(false)
+	}
 	return p.running
 }
 
@@ -192,8 +200,8 @@ func (p *Pages) scan() (any bool) {
 		p.mu.Lock()
 		for ; set != 0; set &= set - 1 {
 			if bit := 64*w + bits.TrailingZeros64(set); bit < len(p.conns) && p.conns[bit] != nil {
-				p.conns[bit].reading.tell()
-				p.conns[bit].writing.tell()
+				p.conns[bit].reading.tellOnPage()
+				p.conns[bit].writing.tellOnPage()
 			}
 		}
 		p.mu.Unlock()

@@ -82,18 +82,11 @@ func (g *group) pair(size int) (c1, c2 *Conn, err error) {
 	return c1, c2, err
 }
 
-// crowd makes both ends of the group have a sleeper all the time, so that every other one sleeps on the page.
-func (g *group) crowd(t testing.TB) {
-	t.Helper()
-	c1, c2, err := g.pair(ringSize)
-	if err != nil {
-		t.Fatal(err)
+// crowd makes every connection of the group wait as one of many does.
+func (g *group) crowd() {
+	for _, p := range g.pages {
+		p.alone = 0
 	}
-	for _, c := range []*Conn{c1, c2} {
-		go c.Read(make([]byte, 1))
-	}
-	t.Cleanup(func() { endPair(t, c1, c2) })
-	waitFor(t, "both to sleep", func() bool { return g.pages[0].asleep.Load() == 1 && g.pages[1].asleep.Load() == 1 })
 }
 
 // endPair closes both ends and waits until they are given back.
@@ -113,7 +106,7 @@ func endPair(t testing.TB, ends ...*Conn) {
 func TestNetTestOnPages(t *testing.T) {
 	inModes(t, func(t *testing.T, d *daemon) {
 		g := d.newGroup(t)
-		g.crowd(t)
+		g.crowd()
 		nettest.TestConn(t, func() (net.Conn, net.Conn, func(), error) {
 			c1, c2, err := g.pair(2 * 4096)
 			return c1, c2, func() { endPair(t, c1, c2) }, err
@@ -165,7 +158,7 @@ func TestPagesLoseNoWakeUp(t *testing.T) {
 func TestHostilePage(t *testing.T) {
 	inModes(t, func(t *testing.T, d *daemon) {
 		g := d.newGroup(t)
-		g.crowd(t)
+		g.crowd()
 		c1, c2, err := g.pair(ringSize)
 		if err != nil {
 			t.Fatal(err)
@@ -220,7 +213,7 @@ func TestPageThatIsNotThere(t *testing.T) {
 func TestReuse(t *testing.T) {
 	inModes(t, func(t *testing.T, d *daemon) {
 		g := d.newGroup(t)
-		g.crowd(t)
+		g.crowd()
 		var ends [2]endpoint
 		var there [2]*dmb.Attached
 		var bells [2]*dmb.Bell

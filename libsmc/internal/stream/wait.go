@@ -3,7 +3,6 @@
 package stream
 
 import (
-	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -41,18 +40,14 @@ func (c *Conn) wait(s dmb.Side) {
 	if c.holdsBack() {
 		c.publishConsumer()
 	}
-	if c.spin(s) {
+	now := clock()
+	p := c.link.Pages
+	if p != nil && p.crowded(c, now) {
+		c.sleepOnPage(s)
 		return
 	}
-	if p := c.link.Pages; p != nil {
-		if c.sleeping.Add(1) == 1 {
-			p.asleep.Add(1)
-		}
-		defer c.awake(p)
-		if p.asleep.Load() > 1 {
-			c.sleepOnPage(s)
-			return
-		}
+	if c.spin(s, now) {
+		return
 	}
 	if !c.link.Own.Separated() && takeThread() { // a peer that writes by system call cannot wake a futex
 		woken := c.sleepOnFutex(s)
@@ -61,19 +56,16 @@ func (c *Conn) wait(s dmb.Side) {
 			return
 		}
 	}
-	c.sleepOnBell(s)
-}
-
-// awake ends a sleep of one side.
-func (c *Conn) awake(p *Pages) {
-	if c.sleeping.Add(-1) == 0 {
-		p.asleep.Add(-1)
+	if p != nil {
+		c.sleepOnPage(s)
+		return
 	}
+	c.sleepOnBell(s)
 }
 
 // takeThread reports whether one more thread may be spent on a sleep on a futex, which it then counts.
 func takeThread() bool {
-	if futexSleepers.Add(1) <= futexThreads*spinning.procs() {
+	if futexSleepers.Add(1) <= futexThreads*host.procs(clock()) {
 		return true
 	}
 	futexSleepers.Add(-1)
@@ -101,6 +93,13 @@ func (c *Conn) sleepOnPage(s dmb.Side) {
 	}
 	c.setOut(s, dmb.Awake) // 6
 	c.link.Pages.exit()
+}
+
+// tellOnPage tells a side if it sleeps on the page, or is about to: it noted that before it announced it.
+func (e *end) tellOnPage() {
+	if dmb.Wait(e.noted.Load()) == dmb.OnPage {
+		e.tell()
+	}
 }
 
 // tell wakes a side that sleeps on the page.
@@ -164,68 +163,6 @@ func (c *Conn) rouseLocked(s dmb.Side) {
 		e.tell()
 	}
 }
-
-// Rounds of spinning. Each looks once and then pauses; all of them together take some 10 µs, less than a sleep and a wake-up
-// cost. Doubled when spinning met the news and halved when not, so a side that waits long soon spins little.
-const (
-	leastSpins = 4
-	firstSpins = 32
-	mostSpins  = 64
-
-	pausesPerSpin = 4
-)
-
-// spin looks for news for a moment without sleeping.
-func (c *Conn) spin(s dmb.Side) bool {
-	if !spinning.allowed() {
-		return false
-	}
-	e := c.end(s)
-	for range e.spins {
-		pause(pausesPerSpin)
-		if c.hasNews(s) {
-			e.spins = min(2*e.spins, mostSpins)
-			return true
-		}
-	}
-	e.spins = max(e.spins/2, leastSpins)
-	return false
-}
-
-// spinning is what this process knows of its CPUs.
-var spinning cpus
-
-type cpus struct {
-	until  atomic.Int64 // when to ask again, in nanoseconds since start
-	usable atomic.Int32 // CPUs that this process may use at once
-	asked  atomic.Bool  // whether the quota was looked up
-	quota  atomic.Bool  // CPU time is rationed: what is spun away is missing later
-}
-
-var start = time.Now()
-
-const askAgain = int64(time.Second)
-
-// procs returns how many CPUs the process uses at once: GOMAXPROCS, or fewer if it is pinned.
-func (p *cpus) procs() int32 {
-	now := int64(time.Since(start))
-	if now < p.until.Load() {
-		return p.usable.Load()
-	}
-	p.until.Store(now + askAgain)
-	n := runtime.GOMAXPROCS(0)
-	if a := affinity(); a > 0 {
-		n = min(n, a)
-	}
-	p.usable.Store(int32(n))
-	if !p.asked.Swap(true) {
-		p.quota.Store(hasCPUQuota())
-	}
-	return int32(n)
-}
-
-// allowed reports whether spinning can pay: the peer may run at the same time, and CPU time is not rationed.
-func (p *cpus) allowed() bool { return p.procs() > 1 && !p.quota.Load() }
 
 // space returns the free bytes of the peer's ring as the last accepted word says. Under wmu.
 func (c *Conn) space() uint32 {

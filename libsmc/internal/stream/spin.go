@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package stream
+
+import (
+	"runtime"
+	"time"
+
+	"github.com/ismfs/ismfs/dmb"
+)
+
+// Before a side sleeps it looks for news for a while. Where the peer runs on another CPU it watches the header, with pauses: what
+// the peer writes is seen after a few hundred nanoseconds, where a sleep and a wake-up take 5 to 40 µs. Where both share
+// a CPU it gives the CPU away instead (sched_yield), which costs half of a sleep and a wake-up, and lets the peer work
+// until it is through. Where that is not known it does one, then the other.
+//
+// A spinner learns for each whether it pays.
+type spinner struct {
+	rounds int // before the next sleep; 0: none
+	skip   int // sleeps until a trial, while there are none
+	gap    int // the next skip
+}
+
+const (
+	firstGap = 16
+	mostGap  = 1024
+)
+
+// next returns how many rounds to look before the next sleep. Now and then it is a trial: two sides that sleep both
+// would never find out else that they need not.
+func (s *spinner) next(most int) int {
+	switch {
+	case s.gap == 0: // the first time
+		s.rounds, s.gap = most, firstGap
+	case s.rounds == 0 && s.skip > 0:
+		s.skip--
+		return 0
+	case s.rounds == 0:
+		return most
+	}
+	return s.rounds
+}
+
+// met says that news came in a round. If it came late, time is spent that the sleep and the wake-up would have cost as well: so
+// it is not done for long.
+func (s *spinner) met(round, most int) {
+	s.gap = firstGap
+	if s.rounds == 0 || round <= most/4 {
+		s.rounds = most
+		return
+	}
+	s.rounds -= (s.rounds + 7) / 8
+}
+
+// missed says that no news came.
+func (s *spinner) missed() {
+	if s.rounds /= 2; s.rounds == 0 {
+		s.skip = s.gap
+		s.gap = min(2*s.gap, mostGap)
+	}
+}
+
+const (
+	// mostWatches rounds of watching take some 40 µs, as much as it takes to wake a CPU that sleeps and to be woken.
+	mostWatches = 32
+
+	// watchTime is how long a round of watching takes at least.
+	watchTime = 1250 * time.Nanosecond
+
+	// mostYields is how often the CPU is given away before a sleep. Once is for the peer, the rest for the kernel to take turns.
+	mostYields = 4
+
+	// stolenTime is how long the CPU is gone, while a side looks for news, if a third program has it.
+	stolenTime = int64(time.Millisecond)
+)
+
+// spin looks for news for a while without sleeping.
+func (c *Conn) spin(s dmb.Side, now int64) bool {
+	if !host.idle(now) {
+		return false
+	}
+	e := c.end(s)
+	news := func() bool { return c.hasNews(s) }
+	where := c.link.Pages.relation()
+	return where != sameCPU && e.watching.watch(news) || where != apart && e.yielding.yield(news)
+}
+
+// watch looks again and again.
+func (s *spinner) watch(news func() bool) bool {
+	rounds := s.next(mostWatches)
+	began := clock()
+	for round := range rounds {
+		if watchOnce(news) {
+			s.met(round, mostWatches)
+			return true
+		}
+		if host.usable.Load() == 1 {
+			runtime.Gosched() // the process has no other CPU
+		}
+	}
+	s.missed()
+	if now := clock(); now-began > stolenTime {
+		host.contended(now)
+	}
+	return false
+}
+
+// pausesPerLook keeps a loop of looks from taking the line away from who writes it.
+const pausesPerLook = 4
+
+func watchOnce(news func() bool) bool {
+	for began := clock(); clock()-began < int64(watchTime); {
+		for range 4 {
+			if news() {
+				return true
+			}
+			pause(pausesPerLook)
+		}
+	}
+	return false
+}
+
+// yield gives the CPU away, and looks.
+func (s *spinner) yield(news func() bool) bool {
+	rounds := s.next(mostYields)
+	for round := range rounds {
+		began := clock()
+		yield()
+		met := news()
+		if now := clock(); now-began > stolenTime {
+			host.contended(now)
+		}
+		if met {
+			s.met(round, mostYields)
+			return true
+		}
+	}
+	s.missed()
+	return false
+}
