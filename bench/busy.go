@@ -4,21 +4,13 @@ package bench
 
 import (
 	"context"
-	"errors"
-	"net"
 	"time"
 )
-
-// errNoServer is what the server of an activity without one says.
-var errNoServer = errors.New("this activity has no server")
-
-func noServer(*worker, net.Conn) error { return errNoServer }
 
 // prepareSpin is the other work on a busy machine: a process that computes until it is ended.
 func prepareSpin(*worker) (measure, error) {
 	go func() {
-		for n := uint64(0); ; n++ {
-			looked = n
+		for {
 		}
 	}()
 	return nil, nil

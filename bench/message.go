@@ -16,12 +16,14 @@ type task struct {
 	Conns     int           `json:"conns"`
 	Duration  time.Duration `json:"duration_ns"`
 	Think     time.Duration `json:"think_ns"` // between two messages
+	Rest      time.Duration `json:"rest_ns"`  // how long it rests when told; reports tell its memory, too
 	Touch     bool          `json:"touch"`    // the sender makes each message, the receiver looks at it
 }
 
 // Words of the parent, each a line, after the task.
 const (
 	wordStart  = "start"  // client: measure
+	wordRest   = "rest"   // client: do nothing for a while, and tell what you have used
 	wordMark   = "mark"   // server: what you use from now on counts
 	wordReport = "report" // server: tell what you have used
 )
@@ -30,6 +32,7 @@ const (
 type event struct {
 	Event   string  `json:"event"`
 	Address string  `json:"address,omitempty"` // listening
+	Buffer  int     `json:"buffer,omitempty"`  // ready: as the report's
 	Report  *report `json:"report,omitempty"`
 	Error   string  `json:"error,omitempty"` // failed
 }

@@ -35,7 +35,7 @@ const (
 )
 
 // RowNames are what Options.Rows can be.
-var RowNames = []string{"latency", "stream", "bandwidth", "connect", "all"}
+var RowNames = []string{"latency", "stream", "bandwidth", "requests", "http", "connect", "idle", "all"}
 
 // ErrOptions is wrapped by what Run says of options that make no sense.
 var ErrOptions = errors.New("wrong option")
@@ -82,7 +82,7 @@ func (s *settings) check() (err error) {
 		s.sizes = append(s.sizes, n)
 	}
 	if s.Buffer != "" {
-		if s.buffer, err = parseSize(s.Buffer); err != nil {
+		if s.buffer, err = parseBuffer(s.Buffer); err != nil {
 			return fmt.Errorf("--buffer: %w", err)
 		}
 	}
@@ -102,7 +102,7 @@ func (s *settings) check() (err error) {
 
 // note adds what a reader of the figures has to know.
 func (s *settings) note(text string) {
-	if text != "" {
+	if text != "" && !slices.Contains(s.notes, text) {
 		s.notes = append(s.notes, text)
 	}
 }

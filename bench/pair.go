@@ -11,6 +11,7 @@ import (
 type pair struct {
 	server, client *process
 	patience       time.Duration
+	buffer         int // ring of the client's SMC connections
 }
 
 // pairConfig is what all pairs of a run have in common.
@@ -21,9 +22,14 @@ type pairConfig struct {
 	admit func(pid int) error
 }
 
+// patienceFor is how long a process may take for one thing. It is a limit for what hangs, not a measure.
+func patienceFor(t task) time.Duration {
+	return 2*t.Duration + t.Rest + time.Minute + time.Duration(t.Conns)*50*time.Millisecond
+}
+
 // startPair starts a server and a client for it, and returns when the client is ready to measure.
 func startPair(ctx context.Context, c pairConfig, t task, where placement) (*pair, error) {
-	p := &pair{patience: 2*t.Duration + 60*time.Second}
+	p := &pair{patience: patienceFor(t)}
 	if err := p.start(ctx, c, t, where); err != nil {
 		p.stop()
 		return nil, err
@@ -62,19 +68,20 @@ func (p *pair) start(ctx context.Context, c pairConfig, t task, where placement)
 	if err := p.client.do(t); err != nil {
 		return err
 	}
-	_, err = p.client.want(ctx, eventReady, p.patience, p.server)
+	ready, err := p.client.want(ctx, eventReady, p.patience, p.server)
+	p.buffer = ready.Buffer
 	return err
 }
 
-// measure has the client measure once, and returns what both have seen.
-func (p *pair) measure(ctx context.Context) (client, server report, err error) {
+// measure has the client measure once, or rest, and returns what both have seen.
+func (p *pair) measure(ctx context.Context, word string) (client, server report, err error) {
 	if err := p.server.tell(wordMark); err != nil {
 		return client, server, err
 	}
 	if _, err := p.server.want(ctx, eventMarked, p.patience, nil); err != nil {
 		return client, server, err
 	}
-	if err := p.client.tell(wordStart); err != nil {
+	if err := p.client.tell(word); err != nil {
 		return client, server, err
 	}
 	e, err := p.client.want(ctx, eventReport, p.patience, p.server)

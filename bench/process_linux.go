@@ -26,6 +26,9 @@ type process struct {
 	stderr bytes.Buffer
 }
 
+// ownGroup keeps a ^C at the terminal from what is started: it is for this program, which then ends in good order.
+var ownGroup = &syscall.SysProcAttr{Setpgid: true}
+
 // start starts a worker that does nothing yet. point is the mount for its SMC sockets, empty for none.
 func start(command []string, name, point string, cpus []int) (*process, error) {
 	p := &process{name: name, cmd: exec.Command(command[0], command[1:]...), events: make(chan event)}
@@ -34,7 +37,7 @@ func start(command []string, name, point string, cpus []int) (*process, error) {
 	}
 	p.cmd.Env = append(os.Environ(), tree.EnvMount+"="+point)
 	p.cmd.Stderr = &p.stderr
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // a ^C is for the parent, which ends it
+	p.cmd.SysProcAttr = ownGroup
 	var err error
 	if p.in, err = p.cmd.StdinPipe(); err != nil {
 		return nil, err

@@ -66,8 +66,15 @@ func (r *Result) Failed() int {
 	return n
 }
 
-// summarize fills in what follows from the rounds.
-func (r *RowResult) summarize() {
+// add notes what a cell's client has seen.
+func (t *TransportResult) add(client report) {
+	t.Buffer = client.Buffer
+	t.SMC += client.SMC
+	t.TCP += client.TCP
+}
+
+// summarize fills in what follows from the rounds. Ratios are to the transport of the name baseline.
+func (r *RowResult) summarize(baseline string) {
 	var base []figures
 	for _, t := range r.Transports {
 		if t.Name == baseline {

@@ -9,10 +9,20 @@ type row struct {
 	title      string
 	task       task // but for the transport
 	transports []transport
-	busy       bool // beside other work on all CPUs
-	quota      bool // both processes together under half a CPU
+	kind       kind
 	columns    []column
 }
+
+// A kind is how a row is measured.
+type kind int
+
+const (
+	plainKind   kind = iota
+	busyKind         // beside other work on all CPUs
+	quotaKind        // both processes together under half a CPU
+	idleKind         // beside idle connections
+	socketsKind      // without and with a mount
+)
 
 // A column is a figure in the table. The first column of a row is what the row is about, and the one that ratios are of.
 type column struct {
@@ -21,6 +31,21 @@ type column struct {
 	second string // the same of the other side, shown behind it
 	digits int
 	spread bool // with min and max
+}
+
+// result returns the row's result without any rounds.
+func (r row) result(where placement) RowResult {
+	result := RowResult{
+		Command: r.command, Name: r.name, Title: r.title, Placement: where.Name,
+		Size: r.task.Size, Conns: r.task.Conns, Figure: r.figure(), columns: r.columns,
+	}
+	for _, t := range r.transports {
+		if t.Ring && where.Name != twoCPUs {
+			continue // it never sleeps
+		}
+		result.Transports = append(result.Transports, TransportResult{Name: t.Name, Rounds: []figures{}, transport: t})
+	}
+	return result
 }
 
 func (r row) figure() string { return r.columns[0].figure }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"time"
 )
@@ -14,6 +15,7 @@ import (
 type run struct {
 	*settings
 	device *device // nil: without SMC
+	ring   string  // the program, if it is there
 	done   int     // cells
 	cells  int     // of all rows
 }
@@ -25,93 +27,217 @@ func Run(ctx context.Context, o Options) (result *Result, err error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &run{settings: s}
-	rows := s.rowsOf(s.Rows)
-	if len(rows) == 0 {
-		return nil, fmt.Errorf("%w: nothing is left to measure", ErrOptions)
-	}
-	for _, row := range rows {
-		r.cells += len(row.transports) * s.Rounds * len(s.placements)
-	}
 	result = &Result{Version: o.Version, Date: time.Now(), Parameters: parameters{
 		Rows: o.Rows, Rounds: o.Rounds, Seconds: o.Duration.Seconds(), Placements: s.placements, Buffer: s.buffer,
 	}}
 	if result.Machine, err = thisMachine(); err != nil {
 		return nil, err
 	}
-	if slices.ContainsFunc(rows, row.needsDevice) {
-		if r.device, err = openDevice(o.Command); err != nil {
-			return nil, err
-		}
-		defer func() { err = errors.Join(err, r.device.close()) }()
-		result.Device = &r.device.deviceInfo
+	r := &run{settings: s, ring: findRing()}
+	if r.device, err = findDevice(o.Command); err != nil {
+		return nil, err
 	}
-	for _, row := range rows {
-		for _, where := range s.placements {
-			measured, err := r.row(ctx, row, where)
-			if err != nil {
-				return nil, err
-			}
-			result.Rows = append(result.Rows, measured)
-		}
+	defer func() { err = errors.Join(err, r.device.close()) }()
+	err = r.all(ctx, s.rowsOf(s.Rows), result)
+	if err != nil {
+		return nil, err
 	}
 	result.Notes = s.notes
 	return result, nil
+}
+
+// all measures all rows.
+func (r *run) all(ctx context.Context, rows []row, result *Result) error {
+	rows, err := r.possible(rows)
+	if err != nil {
+		return err
+	}
+	for _, row := range rows {
+		r.cells += len(row.transports) * r.Rounds * len(r.placementsOf(row))
+	}
+	for _, row := range rows { // those of sockets first: they begin without a device
+		if row.kind == socketsKind {
+			if err := r.rowEverywhere(ctx, row, result); err != nil {
+				return err
+			}
+		}
+	}
+	if slices.ContainsFunc(rows, row.needsDevice) {
+		if err := r.device.mountUnlessFound(); err != nil {
+			return err
+		}
+	}
+	if r.device.found() {
+		result.Device = &r.device.deviceInfo
+	}
+	for _, row := range rows {
+		if row.kind != socketsKind {
+			if err := r.rowEverywhere(ctx, row, result); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (r *run) rowEverywhere(ctx context.Context, row row, result *Result) error {
+	for _, where := range r.placementsOf(row) {
+		measured, err := r.row(ctx, row, where)
+		if err != nil {
+			return err
+		}
+		result.Rows = append(result.Rows, measured)
+	}
+	return nil
+}
+
+// possible leaves out, with a note, what this machine or this user cannot measure.
+func (r *run) possible(rows []row) ([]row, error) {
+	var possible []row
+	for _, row := range rows {
+		switch row.kind {
+		case socketsKind:
+			why, err := r.noSockets()
+			if err != nil {
+				return nil, err
+			}
+			if why != "" {
+				r.note(fmt.Sprintf("%s is left out: %s", row.name, why))
+				continue
+			}
+		case quotaKind:
+			q, err := makeQuota()
+			if err == nil {
+				err = q.remove()
+			}
+			if err != nil {
+				r.note(fmt.Sprintf("%s is left out: %v", row.name, err))
+				continue
+			}
+		}
+		if len(r.transports) == 0 && r.device.found() && !r.device.steerable {
+			row.transports = slices.DeleteFunc(slices.Clone(row.transports), func(t transport) bool { return t.Copy })
+		}
+		row.transports = slices.DeleteFunc(slices.Clone(row.transports), func(t transport) bool { return t.Ring && !r.canRing(row) })
+		possible = append(possible, row)
+	}
+	if len(r.transports) == 0 && r.device.found() && !r.device.steerable {
+		r.note("smc-copy is left out: only root, or the user who mounted, can set dmb_copy of " + r.device.Point)
+	}
+	return possible, nil
+}
+
+// canRing reports whether the bare ring can be in a row, and notes why not.
+func (r *run) canRing(row row) bool {
+	if row.name != fmt.Sprintf("bandwidth-%d", ringMessage) {
+		return false
+	}
+	if r.ring == "" {
+		r.note("c-ring is left out: there is no " + ringProgram + " beside ismfs (make build makes it)")
+	}
+	return r.ring != ""
+}
+
+// noSockets returns why what the mount costs others cannot be measured; empty: it can.
+func (r *run) noSockets() (string, error) {
+	if r.device.found() {
+		return "a device is mounted already, so that there is no run without one", nil
+	}
+	if os.Geteuid() != 0 {
+		return "mounting needs root", nil
+	}
+	attached, err := programsAttached()
+	if attached {
+		return "the eBPF programs of another mount, or of a dead daemon, are attached (ismfs doctor shows them)", nil
+	}
+	return "", err
+}
+
+// placementsOf returns where a row is measured.
+func (r *run) placementsOf(row row) []placement {
+	if row.kind != socketsKind {
+		return r.placements
+	}
+	one, _, err := placements("one") // its single process wants one CPU and nothing else
+	if err != nil {
+		return nil
+	}
+	return one
 }
 
 func (r row) needsDevice() bool {
 	return slices.ContainsFunc(r.transports, func(t transport) bool { return t.SMC })
 }
 
+// worker is the command that starts a worker.
+func (r *run) worker() []string { return append(slices.Clone(r.Command), "bench", "worker") }
+
+// step tells what is measured next.
+func (r *run) step(row row, where placement, round int, what string) {
+	r.done++
+	if r.Progress != nil {
+		r.Progress(r.done, r.cells, fmt.Sprintf("%s, %s, round %d of %d: %s", row.name, where.Name, round+1, r.Rounds, what))
+	}
+}
+
 // row measures a row in one placement. An error ends the run; what one transport cannot do is its own.
-func (r *run) row(ctx context.Context, row row, where placement) (RowResult, error) {
-	result := RowResult{
-		Command: row.command, Name: row.name, Title: row.title, Placement: where.Name,
-		Size: row.task.Size, Conns: row.task.Conns, Figure: row.figure(), columns: row.columns,
-	}
-	for _, t := range row.transports {
-		result.Transports = append(result.Transports, TransportResult{Name: t.Name, Rounds: []figures{}, transport: t})
-	}
-	config := pairConfig{command: append(slices.Clone(r.Command), "bench", "worker")}
-	if r.device != nil {
-		config.point = r.device.Point
-	}
-	end, err := r.surround(ctx, row, &config)
-	if err != nil {
-		for i := range result.Transports {
-			result.Transports[i].Error = err.Error()
+func (r *run) row(ctx context.Context, row row, where placement) (result RowResult, err error) {
+	config := pairConfig{command: r.worker(), point: r.device.Point}
+	switch row.kind {
+	case socketsKind:
+		return r.socketsRow(ctx, row, where)
+	case idleKind:
+		return r.idleRow(ctx, row, where, config)
+	case busyKind:
+		end, err := startBusy(ctx, config.command)
+		if err != nil {
+			return result, err
 		}
-		r.done += len(row.transports) * r.Rounds
-		return result, context.Cause(ctx)
+		defer end()
+	case quotaKind:
+		q, err := makeQuota()
+		if err != nil {
+			return result, err
+		}
+		defer func() { err = errors.Join(err, q.remove()) }()
+		config.admit = q.admit
 	}
+	return r.rounds(ctx, row, where, config)
+}
+
+// rounds measures all transports in turns.
+func (r *run) rounds(ctx context.Context, row row, where placement, config pairConfig) (RowResult, error) {
+	result := row.result(where)
 	for round := range r.Rounds {
-		for i := range row.transports {
-			t := &result.Transports[(i+round)%len(row.transports)]
-			r.done++
+		for i := range result.Transports {
+			t := &result.Transports[(i+round)%len(result.Transports)]
+			r.step(row, where, round, t.Name)
 			if t.Error != "" {
 				continue
-			}
-			if r.Progress != nil {
-				r.Progress(r.done, r.cells, fmt.Sprintf("%s, %s, round %d of %d: %s", row.name, where.Name, round+1, r.Rounds, t.Name))
 			}
 			if err := r.cell(ctx, row, where, config, t); err != nil {
 				t.Error = err.Error()
 			}
 			if ctx.Err() != nil {
-				return result, errors.Join(context.Cause(ctx), end())
+				return result, context.Cause(ctx)
 			}
 		}
 	}
-	result.summarize()
-	return result, end()
+	result.summarize(baseline)
+	return result, nil
 }
 
 // cell measures one transport once.
 func (r *run) cell(ctx context.Context, row row, where placement, config pairConfig, t *TransportResult) error {
-	if t.transport.SMC {
-		if err := r.device.setCopy(t.transport.Copy); err != nil {
-			return err
+	if t.transport.Ring {
+		f, err := ringCell(ctx, r.ring, where, row.task.Duration)
+		if err == nil {
+			t.Rounds = append(t.Rounds, f)
 		}
+		return err
+	}
+	if err := r.prepareDevice(t.transport); err != nil {
+		return err
 	}
 	task := row.task
 	task.Transport = t.transport
@@ -120,32 +246,22 @@ func (r *run) cell(ctx context.Context, row row, where placement, config pairCon
 		return err
 	}
 	defer p.stop()
-	client, server, err := p.measure(ctx)
+	client, server, err := p.measure(ctx, wordStart)
 	if err != nil {
 		return err
 	}
-	t.Buffer = client.Buffer
-	t.SMC += client.SMC
-	t.TCP += client.TCP
-	if t.transport.SMC && (client.TCP > 0 || server.TCP > 0) {
-		return errNotSMC
+	t.add(client)
+	if fallen := max(client.TCP, server.TCP); t.transport.SMC && fallen > 0 {
+		return fmt.Errorf("%w: %d of %d", errNotSMC, fallen, client.TCP+client.SMC)
 	}
 	t.Rounds = append(t.Rounds, figuresOf(client, server))
 	return nil
 }
 
-// surround makes what a row runs beside or within, and returns what ends it.
-func (r *run) surround(ctx context.Context, row row, config *pairConfig) (end func() error, err error) {
-	switch {
-	case row.busy:
-		return startBusy(ctx, config.command)
-	case row.quota:
-		q, err := makeQuota()
-		if err != nil {
-			return nil, err
-		}
-		config.admit = q.admit
-		return q.remove, nil
+// prepareDevice has the device make what a transport wants.
+func (r *run) prepareDevice(t transport) error {
+	if !t.SMC {
+		return nil
 	}
-	return func() error { return nil }, nil
+	return r.device.setCopy(t.Copy)
 }

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"github.com/ismfs/ismfs/smc"
 )
 
 // parseSize reads a number of bytes, with k or m for 1024 and its square.
@@ -21,6 +23,15 @@ func parseSize(text string) (int, error) {
 		return 0, fmt.Errorf("%q is no size such as 100, 64k or 1m", text)
 	}
 	return int(n << shift), nil
+}
+
+// parseBuffer reads the size of an SMC connection's buffer.
+func parseBuffer(text string) (int, error) {
+	n, err := parseSize(text)
+	if err == nil && (n < smc.MinBufSize || n > smc.MaxBufSize) {
+		err = fmt.Errorf("buffers are 16k to 1m, not %s", text)
+	}
+	return n, err
 }
 
 // sizeText writes a size as rows are named.

@@ -3,6 +3,7 @@
 package bench
 
 import (
+	"maps"
 	"slices"
 )
 
@@ -23,6 +24,14 @@ func summarize(samples []float64) summary {
 
 // figures are what one cell measured, by name; the unit is the name's end.
 type figures map[string]float64
+
+// merged returns the figures of both.
+func merged(a, b figures) figures {
+	all := make(figures, len(a)+len(b))
+	maps.Copy(all, a)
+	maps.Copy(all, b)
+	return all
+}
 
 // summarizeAll summarizes each figure over the rounds that have it.
 func summarizeAll(rounds []figures) map[string]summary {

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"text/tabwriter"
+
+	"github.com/ismfs/ismfs/smc"
 )
 
 // waiting is how libsmc's connections wait unless a program says otherwise.
@@ -67,7 +69,7 @@ func (t *TransportResult) label() string {
 	if !t.transport.SMC || t.Buffer == 0 {
 		return t.Name
 	}
-	return fmt.Sprintf("%s (%s, %s)", t.Name, waiting, sizeText(t.Buffer+32))
+	return fmt.Sprintf("%s (%s, %s)", t.Name, waiting, sizeText(t.Buffer+smc.CDCLen))
 }
 
 func (t *TransportResult) ratioText() string {

@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/ismfs/ismfs/libsmc"
-	"github.com/ismfs/ismfs/smc"
 )
 
 // A transport is what carries the bytes, as --transports names it: smc, smc-copy, smc-zerocopy, tcp, unix or c-ring, and for SMC
@@ -51,12 +50,22 @@ func parseTransport(name string) (transport, error) {
 	if !t.SMC {
 		return t, fmt.Errorf("transport %q: only smc transports have variants", name)
 	}
-	size, err := parseSize(variant)
-	if err != nil || size > smc.MaxBufSize {
-		return t, fmt.Errorf("transport %q: want a buffer size up to 1m after the @, as smc@256k", name)
+	for word := range strings.SplitSeq(variant, "+") {
+		if err := t.vary(word); err != nil {
+			return t, fmt.Errorf("transport %q: %w", name, err)
+		}
+	}
+	return t, nil
+}
+
+// vary takes one word of a variant.
+func (t *transport) vary(word string) error {
+	size, err := parseBuffer(word)
+	if err != nil {
+		return err
 	}
 	t.Buffer = size
-	return t, nil
+	return nil
 }
 
 func parseTransports(names []string) ([]transport, error) {

@@ -12,6 +12,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/ismfs/ismfs/libsmc"
 )
@@ -30,9 +31,8 @@ type worker struct {
 
 // An activity is what the two processes of a pair do with each other.
 type activity struct {
-	// serve serves one accepted connection until it ends.
-	serve func(w *worker, c net.Conn) error
-	// serveAll serves a listener, where one connection after the other is not enough; else nil.
+	// serve serves one accepted connection until it ends; serveAll, where that is not enough, a listener. None: no server.
+	serve    func(w *worker, c net.Conn) error
 	serveAll func(w *worker, l net.Listener) error
 	// prepare connects and warms up, and returns what measures, once for each start.
 	prepare func(w *worker) (measure, error)
@@ -42,10 +42,16 @@ type activity struct {
 type measure func() (report, error)
 
 var activities = map[string]activity{
-	"pingpong": {serve: echo, prepare: preparePingPong},
-	"flow":     {serve: absorb, prepare: prepareFlow},
-	"connect":  {serve: echo, prepare: prepareConnect},
-	"spin":     {serve: noServer, prepare: prepareSpin},
+	"pingpong":  {serve: echo, prepare: preparePingPong},
+	"flow":      {serve: absorb, prepare: prepareFlow},
+	"connect":   {serve: echo, prepare: prepareConnect},
+	"burst":     {serveAll: serveBurst, prepare: prepareBurst},
+	"requests":  {serve: echo, prepare: prepareRequests},
+	"http":      {serveAll: serveHTTP, prepare: prepareHTTP},
+	"http-lean": {serveAll: serveHTTP, prepare: prepareLeanHTTP},
+	"idle":      {serve: echo, prepare: prepareIdle},
+	"sockets":   {prepare: prepareSockets},
+	"spin":      {prepare: prepareSpin},
 }
 
 // RunWorker is a process of a pair: it reads its task and the parent's words from in and writes events to out. It returns when in
@@ -89,33 +95,55 @@ func (w *worker) client(a activity) error {
 	if err != nil {
 		return err
 	}
-	if err := w.out.Encode(event{Event: eventReady}); err != nil {
+	if err := w.out.Encode(event{Event: eventReady, Buffer: int(w.buffer.Load())}); err != nil {
 		return err
 	}
-	for range w.words {
-		before, err := usageNow()
-		if err != nil {
-			return err
+	for word := range w.words {
+		do := run
+		if word == wordRest {
+			do = w.rest
 		}
-		r, err := run()
-		if err != nil {
-			return err
-		}
-		after, err := usageNow()
-		if err != nil {
-			return err
-		}
-		r.Usage = after.since(before)
-		if err := w.tell(r); err != nil {
+		if err := w.measured(do); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// measured runs a measure and reports, with what it has used.
+func (w *worker) measured(do measure) error {
+	before, err := usageNow()
+	if err != nil {
+		return err
+	}
+	r, err := do()
+	if err != nil {
+		return err
+	}
+	after, err := usageNow()
+	if err != nil {
+		return err
+	}
+	r.Usage = after.since(before)
+	return w.tell(r)
+}
+
+// rest does nothing.
+func (w *worker) rest() (report, error) {
+	time.Sleep(w.Rest)
+	return report{}, nil
+}
+
 // tell sends a report.
 func (w *worker) tell(r report) error {
 	r.Buffer, r.SMC, r.TCP = int(w.buffer.Load()), int(w.smc.Load()), int(w.tcp.Load())
+	if w.Rest > 0 {
+		memory, err := residentMemory()
+		if err != nil {
+			return err
+		}
+		r.Figures = merged(r.Figures, memory)
+	}
 	return w.out.Encode(event{Event: eventReport, Report: &r})
 }
 
