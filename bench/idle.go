@@ -29,8 +29,7 @@ func waitForBytes(c net.Conn) {
 	c.Read(b[:])
 }
 
-// idleRow measures each transport's active connection beside idle ones and, in turns, that of another pair of processes without;
-// then both pairs rest. Here the transports do not take turns: idle connections of one must not disturb another.
+// idleRow measures each transport's active connection beside idle ones and, in turns, that of another pair of processes without. Here the transports do not take turns: idle connections of one must not disturb another.
 func (r *run) idleRow(ctx context.Context, row row, where placement, config pairConfig) (RowResult, error) {
 	result := row.result(where)
 	for i := range result.Transports {
@@ -75,9 +74,14 @@ func (r *run) idleCells(ctx context.Context, row row, where placement, config pa
 	if err != nil {
 		return err
 	}
+	emptyClient, emptyServer, err := alone.measure(ctx, wordRest)
+	if err != nil {
+		return err
+	}
+	empty := map[string]figures{"client": emptyClient.Figures, "server": emptyServer.Figures}
 	for round := range r.Rounds {
 		r.step(row, where, round, t.Name)
-		f, err := idleRound(ctx, alone, crowded, t)
+		f, err := idleRound(ctx, alone, crowded, t, empty)
 		if err != nil {
 			return err
 		}
@@ -90,8 +94,8 @@ func (r *run) idleCells(ctx context.Context, row row, where placement, config pa
 	return nil
 }
 
-// idleRound measures the two pairs in turns and lets them rest.
-func idleRound(ctx context.Context, alone, crowded *pair, t *TransportResult) (figures, error) {
+// idleRound measures the two pairs in turns, and then the crowded one at rest. empty is what the two processes of the other take.
+func idleRound(ctx context.Context, alone, crowded *pair, t *TransportResult, empty map[string]figures) (figures, error) {
 	without, _, err := alone.measure(ctx, wordStart)
 	if err != nil {
 		return nil, err
@@ -112,15 +116,11 @@ func idleRound(ctx context.Context, alone, crowded *pair, t *TransportResult) (f
 	if err != nil {
 		return nil, err
 	}
-	emptyClient, emptyServer, err := alone.measure(ctx, wordRest)
-	if err != nil {
-		return nil, err
-	}
 	idle := float64(with.SMC + with.TCP - 1)
-	for side, r := range map[string][2]report{"client": {restedClient, emptyClient}, "server": {restedServer, emptyServer}} {
-		r[0].Usage.per(side, 0, 0, f)
+	for side, r := range map[string]report{"client": restedClient, "server": restedServer} {
+		r.Usage.per(side, 0, 0, f)
 		for _, kind := range []string{memoryAnon, memoryShared} {
-			f[side+"_"+kind+"_per_conn"] = (r[0].Figures[kind] - r[1].Figures[kind]) / idle
+			f[side+"_"+kind+"_per_conn"] = (r.Figures[kind] - empty[side][kind]) / idle
 		}
 	}
 	return f, nil

@@ -23,6 +23,8 @@ type Options struct {
 	Conns      []int         // of the rows of many connections; none: those of each row
 	Buffer     string        // of SMC connections: a size; empty: libsmc's default
 
+	Sweep bool // also measure what WritePlot draws
+
 	// Progress, unless nil, is called before each cell with its number, from 1, out of how many, and what it is.
 	Progress func(n, of int, what string)
 }
@@ -30,7 +32,7 @@ type Options struct {
 // Defaults of the options, and how few rounds make a measurement.
 const (
 	DefaultRounds   = 5
-	DefaultDuration = 300 * time.Millisecond
+	DefaultDuration = 200 * time.Millisecond
 	enoughRounds    = 5
 )
 
@@ -68,6 +70,9 @@ func (s *settings) check() (err error) {
 		return fmt.Errorf("--rounds is at least 1, not %d", s.Rounds)
 	case s.Duration < time.Millisecond:
 		return fmt.Errorf("--duration is at least 1ms, not %v", s.Duration)
+	}
+	if s.Sweep && !slices.ContainsFunc(sweeps, func(w sweep) bool { return s.Rows == w.command || s.Rows == "all" }) {
+		return fmt.Errorf("--plot shows latency and bandwidth: it goes with one of them or with all, not with %s", s.Rows)
 	}
 	for _, n := range s.Conns {
 		if n < 1 {

@@ -33,10 +33,12 @@ type RowResult struct {
 	Placement  string            `json:"placement"`
 	Size       int               `json:"size"`
 	Conns      int               `json:"conns"`
-	Figure     string            `json:"figure"` // what the row is about, and ratios are of
+	Figure     string            `json:"figure"`   // what the row is about, and ratios are of
+	Baseline   string            `json:"baseline"` // the transport to which ratios are
 	Transports []TransportResult `json:"transports"`
 
 	columns []column
+	sweep   bool
 }
 
 // A TransportResult is one transport in a row.
@@ -48,7 +50,7 @@ type TransportResult struct {
 	Error   string             `json:"error,omitempty"`
 	Rounds  []figures          `json:"rounds"`
 	Summary map[string]summary `json:"summary"`
-	Ratio   *summary           `json:"ratio_to_tcp,omitempty"` // of the row's figure, taken round by round
+	Ratio   *summary           `json:"ratio,omitempty"` // of the row's figure to the baseline's, taken round by round
 
 	transport transport
 }
@@ -75,6 +77,7 @@ func (t *TransportResult) add(client report) {
 
 // summarize fills in what follows from the rounds. Ratios are to the transport of the name baseline.
 func (r *RowResult) summarize(baseline string) {
+	r.Baseline = baseline
 	var base []figures
 	for _, t := range r.Transports {
 		if t.Name == baseline {

@@ -11,6 +11,7 @@ type row struct {
 	transports []transport
 	kind       kind
 	columns    []column
+	sweep      bool // for the plot, not for the table
 }
 
 // A kind is how a row is measured.
@@ -37,7 +38,7 @@ type column struct {
 func (r row) result(where placement) RowResult {
 	result := RowResult{
 		Command: r.command, Name: r.name, Title: r.title, Placement: where.Name,
-		Size: r.task.Size, Conns: r.task.Conns, Figure: r.figure(), columns: r.columns,
+		Size: r.task.Size, Conns: r.task.Conns, Figure: r.figure(), columns: r.columns, sweep: r.sweep,
 	}
 	for _, t := range r.transports {
 		if t.Ring && where.Name != twoCPUs {

@@ -16,7 +16,7 @@ const thinking = time.Millisecond
 
 // rowsOf returns the rows of a command, or of all.
 func (s *settings) rowsOf(command string) []row {
-	all := slices.Concat(s.latencyRows(), s.streamRows(), s.bandwidthRows(), s.requestRows(), s.httpRows(), s.connectRows(), s.idleRows())
+	all := slices.Concat(s.latencyRows(), s.streamRows(), s.bandwidthRows(), s.requestRows(), s.httpRows(), s.connectRows(), s.idleRows(), s.sweepRows())
 	if command == "all" {
 		return all
 	}
@@ -53,7 +53,10 @@ func (s *settings) latencyRows() []row {
 		}
 		rows = append(rows, r)
 	}
-	busy := func(r *row) { r.kind = busyKind }
+	busy := func(r *row) {
+		r.kind = busyKind
+		r.transports = s.choose("smc", "tcp", "unix")
+	}
 	for _, size := range s.sizesOr(14) {
 		add("hot", "both hot", size, 0, nil)
 		add("thinking", "1 ms thinking between", size, thinking, nil)
@@ -61,6 +64,7 @@ func (s *settings) latencyRows() []row {
 		add("thinking-busy", "1 ms thinking between, CPUs busy with other work", size, thinking, busy)
 		add("hot-quota", "both under a cgroup quota of half a CPU", size, 0, func(r *row) {
 			r.kind = quotaKind
+			r.transports = s.choose("smc", "tcp", "unix")
 			r.task.Duration *= quotaPeriods // a quota is of a tenth of a second
 		})
 	}
@@ -123,7 +127,7 @@ func (s *settings) requestRows() []row {
 				command: "requests", name: fmt.Sprintf("requests-%d-%d", n, size),
 				title:      fmt.Sprintf("%d connections between two processes, %s request and reply, one outstanding on each", n, sizeText(size)),
 				task:       task{Activity: "requests", Conns: n, Size: size, Duration: s.Duration},
-				transports: s.choose("smc", "smc-copy", "tcp", "unix"),
+				transports: s.choose("smc", "tcp", "unix"),
 				columns:    slices.Concat([]column{{head: "requests/s", figure: "per_s", spread: true}}, costsPerMessage),
 			})
 		}
@@ -173,7 +177,7 @@ func (s *settings) connectRows() []row {
 			command: "connect", name: fmt.Sprintf("burst-%d", n),
 			title:      fmt.Sprintf("%d simultaneous first connects, each with a 100 B request and reply", n),
 			task:       task{Activity: "burst", Conns: n, Size: 100, Duration: s.Duration},
-			transports: s.choose("smc", "smc-copy", "tcp", "unix"),
+			transports: s.choose("smc", "tcp", "unix"),
 			columns: []column{
 				{head: "ms for all", figure: "all_ms", digits: 1, spread: true},
 				{head: "lost", figure: "lost", spread: true},

@@ -77,7 +77,13 @@ func (r *run) all(ctx context.Context, rows []row, result *Result) error {
 			}
 		}
 	}
+	slices.SortStableFunc(result.Rows, func(a, b RowResult) int { return order(rows, a) - order(rows, b) })
 	return nil
+}
+
+// order returns where a result's row stands among rows.
+func order(rows []row, result RowResult) int {
+	return slices.IndexFunc(rows, func(r row) bool { return r.name == result.Name })
 }
 
 func (r *run) rowEverywhere(ctx context.Context, row row, result *Result) error {

@@ -19,49 +19,63 @@ const waiting = "adaptive"
 func (r *Result) WriteTable(w io.Writer) error {
 	fmt.Fprintf(w, "%s, %d × %s, %.0f GiB, Linux %s, ismfs %s\n", r.Date.Format("2006-01-02 15:04"),
 		r.Machine.CPUs, r.Machine.CPU, float64(r.Machine.Memory)/(1<<30), r.Machine.Kernel, r.Version)
-	fmt.Fprintf(w, "Medians (min–max) of %d rounds of %.3g s; ratios to TCP are taken in each round. client|server\n",
+	fmt.Fprintf(w, "Medians (min–max) of %d rounds of %.3g s. Ratios are to TCP, taken in each round. What both sides use stands as client|server.\n",
 		r.Parameters.Rounds, r.Parameters.Seconds)
 	for _, note := range r.Notes {
 		fmt.Fprintf(w, "Note: %s\n", note)
 	}
-	title := ""
-	for _, row := range r.Rows {
-		if row.Title != title {
-			title = row.Title
-			fmt.Fprintf(w, "\n%s: %s\n", row.Name, title)
+	for rows := r.Rows; len(rows) > 0; {
+		n := 1
+		for n < len(rows) && rows[n].Name == rows[0].Name {
+			n++
 		}
-		if err := row.write(w); err != nil {
+		if rows[0].sweep {
+			rows = rows[n:]
+			continue
+		}
+		if err := writeRow(w, rows[:n]); err != nil {
 			return err
 		}
+		rows = rows[n:]
 	}
 	return nil
 }
 
-func (r *RowResult) write(w io.Writer) error {
+// writeRow writes one row in all its placements.
+func writeRow(w io.Writer, placements []RowResult) error {
+	fmt.Fprintf(w, "\n%s: %s\n", placements[0].Name, placements[0].Title)
 	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintf(tw, "%s\ttransport", r.Placement)
-	for i, c := range r.columns {
+	fmt.Fprint(tw, "placement\ttransport")
+	for i, c := range placements[0].columns {
 		fmt.Fprintf(tw, "\t%s", c.head)
 		if i == 0 {
-			fmt.Fprint(tw, "\tto TCP")
+			fmt.Fprint(tw, "\tratio")
 		}
 	}
 	fmt.Fprintln(tw)
-	for _, t := range r.Transports {
-		fmt.Fprintf(tw, "\t%s", t.label())
-		if t.Error != "" {
-			fmt.Fprintf(tw, "\tfailed: %s\n", strings.Join(strings.Fields(t.Error), " "))
-			continue
+	for _, r := range placements {
+		place := r.Placement
+		for _, t := range r.Transports {
+			fmt.Fprintf(tw, "%s\t%s", place, t.label())
+			place = ""
+			r.writeFigures(tw, &t)
 		}
-		for i, c := range r.columns {
-			fmt.Fprintf(tw, "\t%s", c.text(t.Summary))
-			if i == 0 {
-				fmt.Fprintf(tw, "\t%s", t.ratioText())
-			}
-		}
-		fmt.Fprintln(tw)
 	}
 	return tw.Flush()
+}
+
+func (r *RowResult) writeFigures(w io.Writer, t *TransportResult) {
+	if t.Error != "" {
+		fmt.Fprintf(w, "\tfailed: %s\n", strings.Join(strings.Fields(t.Error), " "))
+		return
+	}
+	for i, c := range r.columns {
+		fmt.Fprintf(w, "\t%s", c.text(t.Summary))
+		if i == 0 {
+			fmt.Fprintf(w, "\t%s", r.ratioText(t))
+		}
+	}
+	fmt.Fprintln(w)
 }
 
 // label is the transport's name, for SMC with how it waits and its ring.
@@ -72,9 +86,9 @@ func (t *TransportResult) label() string {
 	return fmt.Sprintf("%s (%s, %s)", t.Name, waiting, sizeText(t.Buffer+smc.CDCLen))
 }
 
-func (t *TransportResult) ratioText() string {
+func (r *RowResult) ratioText(t *TransportResult) string {
 	switch {
-	case t.Name == baseline:
+	case t.Name == r.Baseline:
 		return "1"
 	case t.Ratio == nil:
 		return "–"

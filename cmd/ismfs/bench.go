@@ -20,6 +20,7 @@ import (
 func newBenchCommand() *cobra.Command {
 	var o bench.Options
 	var asJSON bool
+	var plot string
 	c := &cobra.Command{
 		Use:   "bench [" + strings.Join(bench.RowNames, "|") + "]",
 		Short: "Measure SMC beside TCP and Unix sockets",
@@ -38,10 +39,11 @@ Nothing else should run meanwhile. Absolute figures of a shared or virtual machi
 			if len(args) > 0 {
 				o.Rows = args[0]
 			}
-			return runBench(c, o, asJSON)
+			return runBench(c, o, asJSON, plot)
 		},
 	}
 	benchFlags(c.Flags(), &o, &asJSON)
+	c.Flags().StringVar(&plot, "plot", "", "also measure over sizes from 64 B to 1 MiB, and draw latency and bandwidth into this SVG file")
 	c.AddCommand(newBenchWorkerCommand())
 	return c
 }
@@ -58,8 +60,8 @@ func benchFlags(f *pflag.FlagSet, o *bench.Options, asJSON *bool) {
 	f.BoolVar(asJSON, "json", false, "print all rounds as JSON")
 }
 
-func runBench(c *cobra.Command, o bench.Options, asJSON bool) error {
-	o.Command, o.Version = []string{"/proc/self/exe"}, version
+func runBench(c *cobra.Command, o bench.Options, asJSON bool, plot string) error {
+	o.Command, o.Version, o.Sweep = []string{"/proc/self/exe"}, version, plot != ""
 	if _, err := unix.IoctlGetTermios(int(os.Stderr.Fd()), unix.TCGETS); err == nil {
 		o.Progress = showProgress
 		defer fmt.Fprint(os.Stderr, "\r\x1b[K")
@@ -75,6 +77,11 @@ func runBench(c *cobra.Command, o bench.Options, asJSON bool) error {
 	case err != nil:
 		return err
 	}
+	if plot != "" {
+		if err := writePlot(plot, result); err != nil {
+			return err
+		}
+	}
 	if asJSON {
 		err = printJSON(c.OutOrStdout(), result)
 	} else {
@@ -84,6 +91,14 @@ func runBench(c *cobra.Command, o bench.Options, asJSON bool) error {
 		err = fmt.Errorf("%d measurements failed", n)
 	}
 	return err
+}
+
+func writePlot(path string, result *bench.Result) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(result.WritePlot(f), f.Close())
 }
 
 func showProgress(n, of int, what string) {
