@@ -87,7 +87,7 @@ lint:
 	    CGO_ENABLED=0 GOOS=$${target%/*} GOARCH=$${target#*/} $(GO) vet ./tree ./smc ./dmb ./libsmc/... ./bpf/smcopt || exit 1; done
 
 bench: setup build
-	$(SUDO) bench/run.py
+	$(SUDO) bench/dmb/run.py
 
 install: build
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include $(DESTDIR)/sbin \

@@ -58,7 +58,7 @@ Exit codes:
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usageError(fmt.Errorf("%w\nSee '%s --help'", err, c.CommandPath()))
 	})
-	root.AddCommand(newMountCommand(), newUmountCommand(), newInfoCommand(), newDoctorCommand(), newVersionCommand())
+	root.AddCommand(newMountCommand(), newUmountCommand(), newInfoCommand(), newDoctorCommand(), newBenchCommand(), newVersionCommand())
 	return root
 }
 

@@ -22,6 +22,7 @@ struct bench {
 
 void bench_cost(const struct bench *bench);
 double bench_bare_ring(size_t bytes, void (*place)(int process));
+void bench_rings(const struct bench *bench);
 void bench_bandwidth(const struct bench *bench);
 void bench_source(const struct bench *bench, bool through_dmb, const char *path);
 

@@ -9,6 +9,7 @@
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -250,6 +251,21 @@ static double run_bare_ring(const struct bench *bench)
 	rate = bench_bare_ring(bench->bytes, place_on_two_cpus);
 	must(sched_setaffinity(0, sizeof(all_cpus), &all_cpus) == 0, "sched_setaffinity");
 	return rate;
+}
+
+void bench_rings(const struct bench *bench)
+{
+	static struct samples rates;
+	cpu_set_t allowed;
+
+	must(sched_getaffinity(0, sizeof(allowed), &allowed) == 0, "sched_getaffinity");
+	if (CPU_COUNT(&allowed) < 2) {
+		fputs("ismfs-cbench: the bare ring needs two CPUs\n", stderr);
+		exit(1);
+	}
+	for (size_t round = 0; round < bench->rounds; round++)
+		rates.value[rates.n++] = run_bare_ring(bench);
+	print_samples("bandwidth_two_cpus_bare_ring", "MB/s", &rates);
 }
 
 static void report(enum placement placement, struct samples rates[TRANSPORTS], struct samples ratios[TRANSPORTS])

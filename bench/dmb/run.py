@@ -19,7 +19,7 @@ import sys
 import tempfile
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 BIN = ROOT / "bin"
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(ROOT / "clients/python"))
