@@ -306,5 +306,5 @@ func (d *Device) settings() uint32 {
 	if d.dmbCopy {
 		s |= procs.SettingCopy
 	}
-	return s
+	return s | d.waiting.setting()
 }

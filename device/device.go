@@ -50,6 +50,7 @@ type Config struct {
 	DMBType  Type
 	DMBCopy  bool
 	Limits   Limits
+	Waiting  Waiting // how programs may wait, at most
 	AdminUID uint32 // may turn the knobs without CAP_SYS_ADMIN, unless 0 (see privileged)
 	Log      *slog.Logger
 }
@@ -61,6 +62,7 @@ type Device struct {
 	self     Principal // the daemon's own
 	started  time.Time
 	log      *slog.Logger
+	waiting  Waiting
 	ueids    ueidTable
 
 	mu           sync.Mutex // one lock: operations come by the thousand a second, data never comes here
@@ -106,6 +108,7 @@ func New(cfg Config) (*Device, error) {
 		self:      self,
 		started:   time.Now(),
 		log:       cfg.Log,
+		waiting:   cfg.Waiting,
 		ueids:     ueidTable{ueids: []string{DefaultUEID}},
 		state:     Active,
 		epoch:     1,

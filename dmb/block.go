@@ -112,6 +112,13 @@ func (b *Block) Settings() (tree.DMBType, tree.DMBCopy) {
 	return kind, mode
 }
 
+// Waiting returns what the mount allows of waiting: whether a program may wait without ever sleeping, and whether it may look for
+// news before it sleeps.
+func (b *Block) Waiting() (busy, spin bool) {
+	s := b.settings.Load()
+	return s&procs.SettingNoBusy == 0, s&procs.SettingNoSpin == 0
+}
+
 // Word loads the device word, which moves when the state, the settings or the epoch change and when a DMB of this process has
 // lost its owner or its peer.
 func (b *Block) Word() uint32 { return b.word.Load() }

@@ -95,8 +95,8 @@ func (c *Conn) lateDecline(err error) error {
 
 // newServed takes an accepted connection and returns it, settled if it is plain TCP. An error says that it cannot be told
 // what the client expects: the connection is reset.
-func newServed(tcp *net.TCPConn, marked bool, buffer int) (*Conn, error) {
-	c := newConn(tcp, procs.Server, buffer)
+func newServed(tcp *net.TCPConn, marked bool, o options) (*Conn, error) {
+	c := newConn(tcp, procs.Server, o)
 	if !marked {
 		c.settlePlain(smc.DeclNoSMCDev)
 		return c, nil

@@ -36,7 +36,7 @@ type Conn struct {
 	closing   bool
 	moved     chan struct{} // closed, and made anew, when a deadline moves before the handshake is settled
 	deadlines [2]time.Time  // by readDeadline, writeDeadline
-	buffer    int           // what SetReadBuffer asked for, 0 nothing
+	options   options       // buffer: also what SetReadBuffer asked for
 	linger    *int
 	info      Info
 	device    *link.Device
@@ -50,9 +50,9 @@ var (
 	_ syscall.Conn  = (*Conn)(nil)
 )
 
-func newConn(tcp *net.TCPConn, role procs.Role, buffer int) *Conn {
+func newConn(tcp *net.TCPConn, role procs.Role, o options) *Conn {
 	return &Conn{
-		tcp: tcp, role: role, buffer: buffer, settled: make(chan struct{}), moved: make(chan struct{}),
+		tcp: tcp, role: role, options: o, settled: make(chan struct{}), moved: make(chan struct{}),
 		info: Info{Client: role == procs.Client},
 	}
 }

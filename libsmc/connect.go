@@ -72,7 +72,7 @@ func (c *Conn) open(a *link.Attempt) error {
 	}
 	info := c.procsInfo(smc.Active)
 	c.mu.Unlock()
-	s, err := a.Open(c.tcp, slot, info)
+	s, err := a.Open(c.tcp, c.options.strategy(), slot, info)
 	if err != nil {
 		if slot != nil {
 			slot.Free()
@@ -88,7 +88,7 @@ func (c *Conn) open(a *link.Attempt) error {
 func (c *Conn) askedBuffer() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.buffer
+	return c.options.buffer
 }
 
 // decline sends a Decline and settles the connection on TCP.

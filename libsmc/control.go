@@ -144,7 +144,7 @@ func (c *Conn) SetReadBuffer(bytes int) error {
 	if t := c.plain.Load(); t != nil {
 		return t.SetReadBuffer(bytes)
 	}
-	c.buffer = bytes
+	c.options.buffer = bytes
 	return nil
 }
 
@@ -254,6 +254,7 @@ func (c *Conn) Info() Info {
 	i.ReadBuffer, i.WriteBuffer = s.Buffers()
 	i.Copied = s.Copied()
 	i.BytesRead, i.BytesWritten = s.Moved()
+	i.WakeUps = s.WakeUps()
 	return i
 }
 

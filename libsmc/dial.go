@@ -21,10 +21,15 @@ import (
 type Dialer struct {
 	net.Dialer
 
-	// ReadBuffer is the size of the connection's own buffer in SMC-D mode, in bytes; 0 is SMC_RCVBUF's, or 64 KiB. It is
-	// rounded up to a power of two from 16 KiB to 1 MiB.
+	// ReadBuffer is the size of the connection's own buffer in SMC-D mode, in bytes, rounded up to a power of two from 16 KiB
+	// to 1 MiB; 0 is SMC_RCVBUF's. If nobody says, it is 1 MiB, and less the more connections the process has.
 	ReadBuffer int
+
+	// Wait is how the connection waits.
+	Wait Wait
 }
+
+func (d *Dialer) options() options { return options{d.ReadBuffer, d.Wait} }
 
 // Dial connects to a TCP address, as net.Dial does; network is tcp, tcp4 or tcp6. The connection is always a [*Conn].
 func Dial(network, address string) (net.Conn, error) {
@@ -62,7 +67,7 @@ func (d *Dialer) DialContext(ctx context.Context, network, address string) (net.
 	if err != nil {
 		return nil, err
 	}
-	c := newConn(tcp, procs.Client, d.ReadBuffer)
+	c := newConn(tcp, procs.Client, d.options())
 	c.device = device
 	answer, err := ask(tcp)
 	switch {
@@ -95,7 +100,7 @@ func (d *Dialer) dialPlain(ctx context.Context, network, address string, device 
 	if err != nil {
 		return nil, err
 	}
-	c := newConn(tcp, procs.Client, d.ReadBuffer)
+	c := newConn(tcp, procs.Client, d.options())
 	c.device = device
 	c.settleTCP(reason, 0, cause)
 	return c, nil

@@ -18,8 +18,8 @@
 // new ones are SMC from then on.
 //
 // SMC_RCVBUF is the size of a connection's buffer unless the program says otherwise, in bytes or with k or m; rounded up to
-// 16 KiB, 32 KiB, … 1 MiB. The default is 64 KiB, as the kernel's. SMC_DEBUG, if set and not 0, logs what becomes of each
-// connection to standard error.
+// 16 KiB, 32 KiB, … 1 MiB. The default is 1 MiB, and less the more connections the process has. SMC_WAIT is how connections
+// wait: see [Wait]. SMC_DEBUG, if set and not 0, logs what becomes of each connection to standard error.
 //
 // # What differs from package net
 //

@@ -13,19 +13,16 @@ import (
 	"github.com/ismfs/ismfs/smc"
 )
 
-// defaultBuffer is the size of a DMB where nobody says otherwise (net.smc.rmem).
-const defaultBuffer = 64 << 10
-
-// environment is what SMC_RCVBUF and SMC_DEBUG say, as smc_run sets them.
+// environment is what SMC_RCVBUF (0: nothing) and SMC_DEBUG say, as smc_run sets them, and SMC_WAIT.
 var environment = sync.OnceValue(func() (e struct {
 	buffer int
+	wait   Wait
 	log    *slog.Logger
 }) {
 	e.log = slog.New(slog.DiscardHandler)
 	if v := os.Getenv("SMC_DEBUG"); v != "" && v != "0" {
 		e.log = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	}
-	e.buffer = defaultBuffer
 	if v := os.Getenv("SMC_RCVBUF"); v != "" {
 		if n, ok := parseSize(v); ok {
 			e.buffer = n
@@ -33,6 +30,11 @@ var environment = sync.OnceValue(func() (e struct {
 			e.log.Warn("libsmc: SMC_RCVBUF is not a size: want bytes, or a number with k or m", "value", v)
 		}
 	}
+	wait, ok := parseWait(os.Getenv("SMC_WAIT"))
+	if !ok {
+		e.log.Warn("libsmc: SMC_WAIT is none of adaptive, busy and blocking", "value", os.Getenv("SMC_WAIT"))
+	}
+	e.wait = wait
 	return e
 })
 
@@ -52,10 +54,13 @@ func parseSize(s string) (int, bool) {
 	return int(min(n<<shift, smc.MaxBufSize)), true
 }
 
-// bufferSize returns the size of a DMB for a program that asked for n bytes, 0 if it did not.
+// bufferSize returns the size of a DMB for a program that asked for n bytes, 0 if it did not; 0 if nobody says anything.
 func bufferSize(n int) int {
 	if n <= 0 {
 		n = environment().buffer
+	}
+	if n <= 0 {
+		return 0
 	}
 	return smc.UncompressBufSize(smc.CompressBufSize(n))
 }

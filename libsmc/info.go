@@ -52,6 +52,7 @@ type Info struct {
 	// Of this connection, in SMC-D mode.
 	BytesRead    uint64
 	BytesWritten uint64
+	WakeUps      uint64 // system calls made to wake the peer; who looks for news by itself needs none
 }
 
 // String is the mode, and on TCP the reason.

@@ -26,8 +26,9 @@ const mostHandshakes = 4096
 type ListenConfig struct {
 	net.ListenConfig
 
-	// ReadBuffer is Dialer.ReadBuffer, for accepted connections.
+	// ReadBuffer and Wait are Dialer.ReadBuffer and Dialer.Wait, for accepted connections.
 	ReadBuffer int
+	Wait       Wait
 }
 
 // Listen listens on a TCP address, as net.Listen does; network is tcp, tcp4 or tcp6. The listener is always a [*Listener].
@@ -46,12 +47,12 @@ func (lc *ListenConfig) Listen(ctx context.Context, network, address string) (ne
 	if err != nil {
 		return nil, err
 	}
-	return newListener(l.(*net.TCPListener), lc.ReadBuffer), nil
+	return newListener(l.(*net.TCPListener), options{lc.ReadBuffer, lc.Wait}), nil
 }
 
 // NewListener makes a listener of a TCP listener that is there already, from socket activation for one, and owns it from then
 // on. If other processes share the socket, all of them must be of this package: a mark is the socket's.
-func NewListener(l *net.TCPListener) *Listener { return newListener(l, 0) }
+func NewListener(l *net.TCPListener) *Listener { return newListener(l, options{}) }
 
 // A Listener accepts SMC and plain connections. Its Accept returns a connection once it is settled which one it is; a plain
 // one at once, whatever others do.
@@ -59,9 +60,9 @@ func NewListener(l *net.TCPListener) *Listener { return newListener(l, 0) }
 // Connections are taken from the socket only while somebody waits in Accept, so that processes that share it do not take one
 // another's.
 type Listener struct {
-	tcp    *net.TCPListener
-	buffer int
-	stop   func() // of the device watch
+	tcp     *net.TCPListener
+	options options
+	stop    func() // of the device watch
 
 	marks sync.Mutex // held while the socket is marked or un-marked
 	tag   smcopt.Tag // zero: not marked
@@ -79,8 +80,8 @@ type Listener struct {
 
 var _ net.Listener = (*Listener)(nil)
 
-func newListener(tcp *net.TCPListener, buffer int) *Listener {
-	l := &Listener{tcp: tcp, buffer: buffer}
+func newListener(tcp *net.TCPListener, o options) *Listener {
+	l := &Listener{tcp: tcp, options: o}
 	l.stop = link.OnChange(l.join)
 	if d, err := link.Current(); err == nil {
 		l.join(d)
@@ -185,7 +186,7 @@ func (l *Listener) take(tcp *net.TCPConn) *Conn {
 	l.mu.Lock()
 	marked := l.marked
 	l.mu.Unlock()
-	c, err := newServed(tcp, marked, l.buffer)
+	c, err := newServed(tcp, marked, l.options)
 	if err != nil {
 		debug("connection reset: cannot tell whether it is SMC", "peer", tcp.RemoteAddr(), "err", err)
 		return nil

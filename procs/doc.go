@@ -27,6 +27,9 @@ const (
 const (
 	SettingType = 1 << 0 // dmb_type
 	SettingCopy = 1 << 1 // dmb_copy
+
+	SettingNoBusy = 1 << 2 // the mount lets nobody wait without sleeping in the end
+	SettingNoSpin = 1 << 3 // nor look for news before a sleep
 )
 
 // The counters, written by the process.

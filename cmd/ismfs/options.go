@@ -33,6 +33,7 @@ type mountOptions struct {
 	dmbType    uint8
 	dmbCopy    uint8
 	sockets    socketMode
+	wait       device.Waiting
 }
 
 // flags declares the options with their defaults.
@@ -62,6 +63,7 @@ func (o *mountOptions) flags(f *pflag.FlagSet) error {
 	f.Uint8Var(&o.dmbType, "dmb-type", 0, "dmb_type to start with: 0 contiguous memory, 1 base pages")
 	f.Uint8Var(&o.dmbCopy, "dmb-copy", 0, "dmb_copy to start with: 0 merged, 1 copied")
 	f.Var(&o.sockets, "sockets", "SMC for TCP sockets, by eBPF programs: auto if they can be attached, require them, or off")
+	f.Var(&o.wait, "wait", "how libsmc's connections may wait at most: busy (a program may ask never to sleep), adaptive or blocking")
 	f.VarP(&optionList{flags: f}, "options", "o", "the same options as in fstab: NAME or NAME=VALUE, separated by commas")
 	return nil
 }

@@ -37,6 +37,7 @@ func serve(point string, o *mountOptions) error {
 		GID:      o.deviceGID.GID,
 		DMBType:  device.Type(o.dmbType),
 		DMBCopy:  o.dmbCopy == 1,
+		Waiting:  o.wait,
 		Limits:   o.limits,
 		AdminUID: o.uid,
 		Log:      log,

@@ -181,7 +181,7 @@ func (a *Attempt) Confirmed(confirm *smc.AcceptConfirm) error {
 }
 
 // Open makes the connection, which owns everything from then on. slot describes it, and may be nil.
-func (a *Attempt) Open(tcp *net.TCPConn, slot *dmb.Slot, info procs.Conn) (*stream.Conn, error) {
+func (a *Attempt) Open(tcp *net.TCPConn, wait stream.Strategy, slot *dmb.Slot, info procs.Conn) (*stream.Conn, error) {
 	info.Mode, info.LinkID = procs.SMCD, a.group.id
 	info.Token, info.PeerToken = uint64(a.own.Token()), uint64(a.peer.Token())
 	bit := a.bit
@@ -191,7 +191,7 @@ func (a *Attempt) Open(tcp *net.TCPConn, slot *dmb.Slot, info procs.Conn) (*stre
 	}
 	c, err := stream.New(stream.Link{
 		Own: a.own.Registered, OwnBell: a.own.bell, Peer: a.peer.Attached, PeerBell: a.peer.bell,
-		TCP: tcp, Process: a.dev.Process, Epoch: a.own.epoch, Pages: pages, OwnBit: a.ownBit, PeerBit: bit,
+		TCP: tcp, Process: a.dev.Process, Epoch: a.own.epoch, Wait: wait, Pages: pages, OwnBit: a.ownBit, PeerBit: bit,
 		Slot: slot, Info: info, Release: a.release,
 	})
 	if err != nil {

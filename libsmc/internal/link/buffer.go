@@ -32,8 +32,11 @@ func (b *buffer) Close() error {
 }
 
 // buffer returns a DMB of size bytes for a connection of the group: one that an earlier connection has left, or a new one,
-// smaller if memory is short (smc_buf_create). Its errors are for Reason.
+// smaller if memory is short (smc_buf_create). size 0 is for this function to choose. Its errors are for Reason.
 func (g *Group) buffer(size int) (*buffer, error) {
+	if size == 0 {
+		size = g.dev.defaultSize()
+	}
 	if b := g.pooled(size); b != nil {
 		g.count(b, dmb.RxReuse)
 		return b, nil
@@ -54,6 +57,26 @@ func (g *Group) buffer(size int) (*buffer, error) {
 			return nil, g.dev.noted(err)
 		}
 	}
+}
+
+// defaultSize is the size of the next connection's DMB where nobody says otherwise. The more DMBs this process has, the smaller
+// it is: a few connections that carry much want rings in which both sides work at once (docs/performance.md), ten thousand
+// that mostly rest want to cost little. The kernel's is always 64 KiB (net.smc.rmem).
+func (d *Device) defaultSize() int {
+	d.mu.Lock()
+	n := len(d.own)
+	d.mu.Unlock()
+	switch {
+	case n < 8:
+		return smc.MaxBufSize
+	case n < 64:
+		return 256 << 10
+	case n < 256:
+		return 64 << 10
+	case n < 1024:
+		return 32 << 10
+	}
+	return smc.MinBufSize
 }
 
 // count counts a buffer that comes into use.

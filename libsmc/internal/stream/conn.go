@@ -25,6 +25,7 @@ type Link struct {
 	TCP      *net.TCPConn // stays open and idle
 	Process  *Process
 	Epoch    uint64 // of the device, taken before Own was registered
+	Wait     Strategy
 
 	Pages   *Pages // the link group's doorbell pages, nil: none
 	OwnBit  uint16 // of Own in the own page
@@ -75,6 +76,7 @@ type Conn struct {
 	freed    bool              // the link is given back
 
 	bytesRead, bytesWritten atomic.Uint64
+	wakeUps                 atomic.Uint64 // system calls made to wake the peer
 }
 
 // An end is what concerns only one direction: who waits, and what keeps it from waiting.

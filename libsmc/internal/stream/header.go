@@ -69,13 +69,17 @@ func (c *Conn) signal(s dmb.Side) {
 	if how == dmb.Awake || !c.link.Own.ClearWaiting(s, how) {
 		return
 	}
+	woken := true
 	switch {
 	case how == dmb.OnFutex && !c.copied:
 		c.link.Peer.Wake()
 	case how == dmb.OnPage && c.link.Pages != nil:
-		c.link.Pages.ring(c.link.PeerBit)
+		woken = c.link.Pages.ring(c.link.PeerBit)
 	case how == dmb.OnFutex, how == dmb.OnBell, how == dmb.OnPage:
 		c.link.PeerBell.Ring() // also where the peer must not wait as it says
+	}
+	if woken {
+		c.wakeUps.Add(1)
 	}
 }
 

@@ -18,6 +18,9 @@ func (c *Conn) Copied() bool { return c.copied }
 // Moved returns the bytes read and written so far.
 func (c *Conn) Moved() (read, written uint64) { return c.bytesRead.Load(), c.bytesWritten.Load() }
 
+// WakeUps returns how many system calls were made to wake the peer.
+func (c *Conn) WakeUps() uint64 { return c.wakeUps.Load() }
+
 // describe writes the connection's slot.
 func (c *Conn) describe() {
 	c.mu.Lock()

@@ -41,6 +41,7 @@ type Pages struct {
 	words    atomic.Int32 // of the own page, up to the last one in use
 	sleepers atomic.Int32 // sides on the page
 	onBell   atomic.Bool  // the dispatcher sleeps on the bell, or is about to
+	blocking atomic.Bool  // who waited last wants no looking for news
 
 	mu      sync.Mutex
 	conns   []*Conn // by the own bit
@@ -96,15 +97,19 @@ func (p *Pages) usable(own, peer uint16) bool {
 	return p != nil && own != 0 && peer != 0 && own < PageBits && peer < PageBits
 }
 
-// ring tells the peer's process that the connection with a bit there has news. The caller owes it a wake-up.
-func (p *Pages) ring(bit uint16) {
+// ring tells the peer's process that the connection with a bit there has news, and reports whether it had to be woken. The
+// caller owes it a wake-up.
+func (p *Pages) ring(bit uint16) (woken bool) {
 	p.peer.Set(bit)
 	switch p.peer.ClearWaiting() {
 	case dmb.OnFutex:
 		p.peer.Wake()
+		return true
 	case dmb.OnBell:
 		p.peerBell.Ring()
+		return true
 	}
+	return false
 }
 
 // enter counts a sleeper, for which there is a dispatcher from now on.
@@ -159,7 +164,7 @@ func (p *Pages) dispatch() {
 
 // spin looks for news for a while, and tells of them.
 func (p *Pages) spin() bool {
-	if p.sleepers.Load() == 0 || !host.idle(clock()) {
+	if p.sleepers.Load() == 0 || p.blocking.Load() || !host.idle(clock()) {
 		return false
 	}
 	where := p.relation()

@@ -8,7 +8,7 @@ import (
 )
 
 // chunk is the most that is copied before it is published, so that both sides copy at once and stay in the cache.
-const chunk = 64 << 10
+const chunk = 32 << 10
 
 // A receiver is the reader's state.
 type receiver struct {

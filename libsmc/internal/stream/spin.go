@@ -36,7 +36,7 @@ func (s *spinner) next(most int) int {
 		s.skip--
 		return 0
 	case s.rounds == 0:
-		return most
+		return 2 * most // the peer has to wake up first
 	}
 	return s.rounds
 }
@@ -45,7 +45,7 @@ func (s *spinner) next(most int) int {
 // it is not done for long.
 func (s *spinner) met(round, most int) {
 	s.gap = firstGap
-	if s.rounds == 0 || round <= most/4 {
+	if s.rounds == 0 || round <= most/2 {
 		s.rounds = most
 		return
 	}
@@ -83,6 +83,17 @@ func (c *Conn) spin(s dmb.Side, now int64) bool {
 	news := func() bool { return c.hasNews(s) }
 	where := c.link.Pages.relation()
 	return where != sameCPU && e.watching.watch(news) || where != apart && e.yielding.yield(news)
+}
+
+// busily looks for news until there is some. Other goroutines and programs get their turn.
+func (c *Conn) busily(s dmb.Side) {
+	news := func() bool { return c.hasNews(s) }
+	for !watchOnce(news) {
+		runtime.Gosched()
+		if c.link.Pages.relation() != apart {
+			yield()
+		}
+	}
 }
 
 // watch looks again and again.

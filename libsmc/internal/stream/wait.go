@@ -42,11 +42,18 @@ func (c *Conn) wait(s dmb.Side) {
 	}
 	now := clock()
 	p := c.link.Pages
-	if p != nil && p.crowded(c, now) {
+	strategy := c.strategy()
+	if p != nil && p.blocking.Load() != (strategy == Blocking) {
+		p.blocking.Store(strategy == Blocking)
+	}
+	switch {
+	case strategy == Busy:
+		c.busily(s)
+		return
+	case p != nil && p.crowded(c, now):
 		c.sleepOnPage(s)
 		return
-	}
-	if c.spin(s, now) {
+	case strategy == Adaptive && c.spin(s, now):
 		return
 	}
 	if !c.link.Own.Separated() && takeThread() { // a peer that writes by system call cannot wake a futex
