@@ -37,7 +37,7 @@ detaches the tree at once; programs that have DMBs open keep them.
 
 Also as a mount helper:  mount -t fuse.ismfs none MOUNTPOINT -o max_dmbs=2000
 and in /etc/fstab:       none  /run/ismfs/host  fuse.ismfs  defaults,nofail  0 0`),
-		Args: exactArgs(1),
+		Args: oneArg,
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := o.check(c.Flags()); err != nil {
 				return usageError(err)
