@@ -60,6 +60,13 @@ func TestUmountInUse(t *testing.T) {
 		command(t, "ismfs", "umount", d.Point).want(t, 6, token, "pid "+strconv.Itoa(owner.PID()), "65536", "no peer", "--force", "drain")
 		peer.MustOpen(d.Path("dmbs", token), unix.O_RDWR)
 		command(t, "ismfs", "umount", d.Point).want(t, 6, token, "a peer attached")
+		wantError(t, "drain", d.Write("active", "drain"), nil)
+		r := command(t, "ismfs", "umount", d.Point)
+		r.want(t, 6, "the device drains: wait")
+		if strings.Contains(r.Stderr, "echo drain") {
+			t.Errorf("it advises what has been done: %s", r.Stderr)
+		}
+		wantError(t, "switch on", d.Write("active", "1"), nil)
 		if s := d.Read("active"); s != "1" {
 			t.Errorf("a refused umount leaves active %q", s)
 		}

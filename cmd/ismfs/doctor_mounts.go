@@ -74,7 +74,7 @@ func (s *mountState) fill() error {
 // Ways out, with the mount point for %[1]s.
 const (
 	switchOn    = "echo 1 > %[1]s/devices/" + tree.DeviceName + "/active"
-	mountAnew   = "ismfs umount %[1]s and mount it anew, without --sockets=off; if its sockets still stay TCP, as the other findings say"
+	mountAnew   = "ismfs umount %[1]s, then ismfs mount %[1]s without --sockets=off; if sockets still stay TCP, the findings above say why"
 	bringBack   = "ismfs mount --replace %[1]s"
 	wakeDaemon  = "see why the daemon of %[1]s does not answer (kill -CONT, its log)"
 	letOthersIn = "run as the user who mounted %[1]s or as root, or mount it with --allow-other and a --mode that lets others in"
@@ -82,7 +82,7 @@ const (
 
 // trouble says what is wrong with a mount, what that costs and how to mend it; nothing if all is well.
 func (s mountState) trouble() (what, costs, mend string) {
-	const nothingNew = "what is there goes on, but nothing new"
+	const nothingNew = "what is there goes on, but new connections are TCP"
 	switch {
 	case errors.Is(s.err, tree.ErrDeadMount):
 		return "dead", nothingNew + ", and path look-ups there fail", bringBack
@@ -93,7 +93,7 @@ func (s mountState) trouble() (what, costs, mend string) {
 	case s.active == tree.Inactive:
 		return "switched off", "no DMBs, and connections are TCP", switchOn
 	case s.active == tree.Draining:
-		return "draining", nothingNew + ": new connections are TCP", switchOn
+		return "draining", nothingNew + " and no DMB can be registered", switchOn
 	case !s.sockets:
 		return "without sockets", "connections are TCP; programs can share DMBs themselves", mountAnew
 	}

@@ -26,8 +26,8 @@ func newUmountCommand() *cobra.Command {
 		Short:   "Take a tree down",
 		Long: strings.TrimSpace(`
 Unmounts a tree and so ends its device. While there are connections, DMBs are leased to programs, or files in the tree are
-open, it refuses and says which processes they belong to; --force switches the device off, which aborts every connection, and then unmounts.
-Programs that listen, or whose connections have ended, do not hinder it: they go on with TCP.
+open, it refuses and says which processes they belong to and what to do; --force switches the device off, which aborts every
+connection, and then unmounts. Programs that listen, or whose connections have ended, do not hinder it: they go on with TCP.
 
 To end a device without breaking anything: echo drain > MOUNTPOINT/devices/loopback-ism/active, wait, umount.`),
 		Args: oneArg,
@@ -74,10 +74,10 @@ func idleUmount(d *tree.Device, point string) error {
 	if len(leases(d)) == 0 && unix.Unmount(point, unix.UMOUNT_NOFOLLOW) == nil {
 		return nil
 	}
-	if carries(d) || len(openers(point, "")) > 0 {
-		return inUse(point)
-	}
 	before, err := d.Active()
+	if err == nil && (carries(d) || len(openers(point, "")) > 0) {
+		return inUse(point, before)
+	}
 	if err == nil && before == tree.Active {
 		err = d.SetActive(tree.Draining)
 	}
@@ -88,7 +88,7 @@ func idleUmount(d *tree.Device, point string) error {
 	if len(leases(d)) == 0 && len(openers(point, "")) == 0 {
 		return detach(point)
 	}
-	why := inUse(point)
+	why := inUse(point, before)
 	if before == tree.Active {
 		err = d.SetActive(tree.Active)
 	}
@@ -109,25 +109,28 @@ func carries(d *tree.Device) bool {
 	return err == nil && slices.ContainsFunc(conns, func(c tree.Conn) bool { return c.Mode == tree.ModeSMCD })
 }
 
-// inUse says what keeps a mount in use, and what to do.
-func inUse(point string) error {
+// inUse says what keeps a mount in this state in use, and what to do.
+func inUse(point string, state tree.State) error {
 	var dmbs []string
 	if d, err := tree.Find(point); err == nil {
 		dmbs = leases(d)
 	}
 	files := openers(point, strings.Join(dmbs, "\n"))
-	return withCode(exitInUse, fmt.Errorf("%s is in use:\n%s", point, refusal(point, dmbs, files)))
+	return withCode(exitInUse, fmt.Errorf("%s is in use:\n%s", point, refusal(point, state, dmbs, files)))
 }
 
 // refusal lists DMBs and then files that are in use, a line each, and says for either how to end that.
-func refusal(point string, dmbs, files []string) string {
+func refusal(point string, state tree.State, dmbs, files []string) string {
 	lines := slices.Concat(dmbs, files)
 	var ways []string
 	if len(lines) == 0 {
 		lines = []string{"by programs that this user cannot see"}
 		ways = append(ways, "look as root: sudo ismfs umount "+point)
 	}
-	if len(dmbs) > 0 {
+	switch {
+	case len(dmbs) > 0 && state == tree.Draining:
+		ways = append(ways, "the device drains: wait until connections end by themselves")
+	case len(dmbs) > 0:
 		ways = append(ways, fmt.Sprintf("echo drain > %s/devices/%s/active lets connections end by themselves", point, tree.DeviceName))
 	}
 	if len(files) > 0 {
