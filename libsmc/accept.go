@@ -106,6 +106,9 @@ func newServed(tcp *net.TCPConn, marked bool, o options) (*Conn, error) {
 	case errors.Is(err, smcopt.ErrNotMarked):
 		// The connection is older than the mark.
 		c.settlePlain(smc.DeclPeerNoSMC)
+	case err != nil && silent(tcp):
+		// Somebody has removed the programs.
+		c.settlePlain(smc.DeclPeerNoSMC)
 	case err != nil:
 		tcp.SetLinger(0)
 		tcp.Close()

@@ -109,6 +109,14 @@ func (c *Conn) declineIf(err error) error {
 	return err
 }
 
+// peersLimit says which limit of the device kept the peer from the connection, nil if none did.
+func peersLimit(diagnosis smc.DeclineCode) error {
+	if diagnosis != smc.DeclMaxDMB {
+		return nil
+	}
+	return errors.New("the device takes no more DMBs of the peer's (--max-dmbs and --max-dmbs-per-uid of ismfs mount)")
+}
+
 // settleError settles what a handshake ended in, unless that is settled: a Decline of the peer's means TCP, anything else the
 // end.
 func (c *Conn) settleError(err error) {
@@ -116,7 +124,7 @@ func (c *Conn) settleError(err error) {
 	switch {
 	case err == nil:
 	case errors.As(err, &d):
-		c.settleTCP(smc.DeclPeerDecl, d.Diagnosis, nil)
+		c.settleTCP(smc.DeclPeerDecl, d.Diagnosis, peersLimit(d.Diagnosis))
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
 		c.fail(syscall.ECONNRESET) // closed in the middle of the handshake
 	default:

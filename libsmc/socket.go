@@ -32,6 +32,19 @@ func ask(tcp *net.TCPConn) (a smcopt.Answer, err error) {
 	return a, err
 }
 
+// silent reports whether the client of an accepted connection surely has not announced SMC, where asking failed.
+func silent(tcp *net.TCPConn) (is bool) {
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return false
+	}
+	err = control(raw, func(fd int) error {
+		is = smcopt.Silent(fd)
+		return nil
+	})
+	return is && err == nil
+}
+
 // addrPort is an address as a slot has it.
 func addrPort(a net.Addr) netip.AddrPort {
 	t, ok := a.(*net.TCPAddr)

@@ -109,9 +109,34 @@ func TestDumpUEID(t *testing.T) {
 func TestDumpOfNothing(t *testing.T) {
 	dir := tempDir(t)
 	command(t, "smcd-dump", "device", "--mount", dir).want(t, 1, dir, "ismfs mount")
-	d := mountDevice(t)
+	d := mountDevice(t, "--sockets=off")
 	d.Kill()
 	command(t, "smcd-dump", "device", "--mount", d.Point).want(t, 1, "--replace")
+}
+
+// TestDumpBesideDead: a mount whose daemon has died is in nobody's way.
+func TestDumpBesideDead(t *testing.T) {
+	dead, living := mountDevice(t, "--sockets=off"), mountDevice(t, "--sockets=off")
+	dead.Kill()
+	for _, object := range []string{"device", "info", "linkgroup", "sockets"} {
+		r := command(t, "smcd-dump", object)
+		r.want(t, 0, "Warning: not shown: dead ismfs mount at "+dead.Point)
+		if strings.Contains(r.Stderr, "not found") {
+			t.Errorf("smcd-dump %s says %q", object, r.Stderr)
+		}
+	}
+	var list struct{ Device []struct{ GID string } }
+	if err := json.Unmarshal([]byte(command(t, "smcd-dump", "device", "--json").Stdout), &list); err != nil {
+		t.Fatal(err)
+	}
+	if len(list.Device) != 1 || list.Device[0].GID != living.Read("gid") {
+		t.Errorf("it lists %+v, want the living one's GID %s", list.Device, living.Read("gid"))
+	}
+	for _, object := range []string{"ueid", "stats"} {
+		if r := command(t, "smcd-dump", object); r.Code != 0 || r.Stderr != "" {
+			t.Errorf("smcd-dump %s: %+v", object, r)
+		}
+	}
 }
 
 // TestInfo: `ismfs info --json` shows what the tree says.

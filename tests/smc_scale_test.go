@@ -5,6 +5,7 @@ package tests
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"testing"
 
@@ -137,6 +138,11 @@ func TestNoRoomForDMBs(t *testing.T) {
 				} else {
 					wantTCP(a, smc.DeclMaxDMB, 0)
 					wantTCP(b, smc.DeclPeerDecl, smc.DeclMaxDMB)
+				}
+				for _, end := range []*peerConn{a, b} {
+					if why := end.Info().CauseText; !strings.Contains(why, "--max-dmbs") {
+						t.Errorf("the cause %q does not name --max-dmbs", why)
+					}
 				}
 				d.wantGrowth(0, func() { exchange(a, b, 100<<10) })
 				wantError(t, "Close", a.Close(), nil)

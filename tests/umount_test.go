@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os/exec"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -59,6 +60,13 @@ func TestUmountInUse(t *testing.T) {
 		command(t, "ismfs", "umount", d.Point).want(t, 6, token, "pid "+strconv.Itoa(owner.PID()), "65536", "no peer", "--force", "drain")
 		peer.MustOpen(d.Path("dmbs", token), unix.O_RDWR)
 		command(t, "ismfs", "umount", d.Point).want(t, 6, token, "a peer attached")
+		wantError(t, "drain", d.Write("active", "drain"), nil)
+		r := command(t, "ismfs", "umount", d.Point)
+		r.want(t, 6, "the device drains: wait")
+		if strings.Contains(r.Stderr, "echo drain") {
+			t.Errorf("it advises what has been done: %s", r.Stderr)
+		}
+		wantError(t, "switch on", d.Write("active", "1"), nil)
 		if s := d.Read("active"); s != "1" {
 			t.Errorf("a refused umount leaves active %q", s)
 		}
@@ -96,7 +104,11 @@ func TestUmountInUse(t *testing.T) {
 			shell.Wait()
 		}
 		t.Cleanup(end)
-		command(t, "ismfs", "umount", d.Point).want(t, 6, fmt.Sprintf("pid %d", shell.Process.Pid), d.Path("dmbs"))
+		r := command(t, "ismfs", "umount", d.Point)
+		r.want(t, 6, fmt.Sprintf("pid %d (sleep) has %s as its working directory", shell.Process.Pid, d.Path("dmbs")), "cd /", "--force")
+		if strings.Contains(r.Stderr, "drain") {
+			t.Errorf("it advises a drain, which does not help: %s", r.Stderr)
+		}
 		end()
 		command(t, "ismfs", "umount", d.Point).want(t, 0)
 		d.wantOrderlyEnd()
@@ -119,7 +131,7 @@ func TestUmountInUse(t *testing.T) {
 		d := mountDevice(t)
 		c := startClient(t)
 		fd := c.MustOpen(d.Path("ueid"), unix.O_RDONLY)
-		command(t, "ismfs", "umount", d.Point).want(t, 6, fmt.Sprintf("pid %d", c.PID()), d.Path("ueid"))
+		command(t, "ismfs", "umount", d.Point).want(t, 6, fmt.Sprintf("pid %d (", c.PID()), d.Path("ueid")+" open", "close")
 		if err := c.Close(fd); err != nil {
 			t.Fatal(err)
 		}

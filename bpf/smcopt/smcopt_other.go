@@ -12,3 +12,6 @@ func Unmark(int) error { return ErrNoPrograms }
 
 // Ask returns [ErrNoPrograms].
 func Ask(int) (Answer, error) { return Answer{}, ErrNoPrograms }
+
+// Silent returns false: there is no SYN to look at.
+func Silent(int) bool { return false }

@@ -112,20 +112,20 @@ func judgeSet(l bpfLook) finding {
 			Status: statusWarn, Found: firstLine(l.err), sockets: true, Costs: staysTCP,
 			Mend: "as the finding says; then unmount and mount the devices anew",
 		}
+	case !l.Loads:
+		return unseenSet(l.err)
 	case l.Set == "":
 		return okay("no programs are attached; ismfs mount attaches them")
 	}
-	var living, dead []string
+	var living []string
 	for _, d := range l.Devices {
 		if d.Alive {
 			living = append(living, d.Tag.String())
-		} else {
-			dead = append(dead, d.Tag.String())
 		}
 	}
 	found := fmt.Sprintf("%s: %s; %d sockets listen or have not asked", l.Set, listTags("devices", living), l.Waiting)
-	if len(dead) > 0 {
-		found += "; " + listTags("dead", dead)
+	if dead := len(l.Devices) - len(living); dead > 0 { // they stay as long as anybody lives, and gather
+		found += fmt.Sprintf("; %d of dead daemons", dead)
 	}
 	if len(living) > 0 {
 		return okay("%s", found)
@@ -135,6 +135,20 @@ func judgeSet(l bpfLook) finding {
 		Costs: "nobody has a device for them, and the programs take a fraction of a microsecond of each setsockopt and getsockopt of any process",
 		Mend:  "ismfs mount --replace on the mount of the dead daemon, or ismfs umount; they go with the last device, when no socket needs them",
 	}
+}
+
+// unseenSet is the finding of who cannot load the programs, and so cannot look at those that are attached.
+func unseenSet(err error) finding {
+	f := finding{
+		Status: statusWarn, Found: "cannot be seen from here: the programs could not be loaded to look", sockets: true,
+		Costs: "it is not known here whether programs are attached, and for which devices (the mounts below say whether sockets can use them)",
+		Mend:  "mend the other findings first, then look again",
+	}
+	if errors.Is(err, os.ErrPermission) || errors.Is(err, bpf.ErrNotPermitted) {
+		f.Found = "cannot be seen by this user"
+		f.Mend = "look as root: sudo ismfs doctor"
+	}
+	return f
 }
 
 func listTags(what string, tags []string) string {

@@ -109,11 +109,13 @@ func TestJudgements(t *testing.T) {
 		{"ebpf without cgroups", judgeBPF(bpfLook{err: bpf.ErrNoCgroup2}), statusWarn, false, "not tried"},
 		{"bpffs", judgeBPFFS(bpfLook{Report: bpf.Report{BPFFS: true}}), statusOK, false, "/sys/fs/bpf"},
 		{"bpffs absent", judgeBPFFS(bpfLook{}), statusOK, false, "ismfs mount mounts one"},
-		{"no programs", judgeSet(bpfLook{}), statusOK, false, "no programs are attached"},
+		{"no programs", judgeSet(bpfLook{Report: bpf.Report{Loads: true}}), statusOK, false, "no programs are attached"},
+		{"programs that this user cannot see", judgeSet(bpfLook{err: fmt.Errorf("%w: loading", bpf.ErrNotPermitted)}), statusWarn, false, "sudo ismfs doctor"},
+		{"programs that cannot be loaded", judgeSet(bpfLook{err: bpf.ErrNotSupported}), statusWarn, false, "cannot be seen"},
 		{"programs of others", judgeSet(bpfLook{Report: bpf.Report{Loads: true}, err: bpf.ErrOtherSet}), statusWarn, false, "another set"},
-		{"programs", judgeSet(set(2, true, false)), statusOK, false, "/v1: devices 01000000000000; 2 sockets listen or have not asked; dead 02000000000000"},
-		{"programs of many", judgeSet(set(0, make([]bool, 11)...)), statusWarn, false, "08000000000000 and 3 more"},
-		{"programs of the dead", judgeSet(set(1, false)), statusWarn, false, "no devices; 1 sockets"},
+		{"programs", judgeSet(set(2, true, false)), statusOK, false, "/v1: devices 01000000000000; 2 sockets listen or have not asked; 1 of dead daemons"},
+		{"programs of many", judgeSet(set(0, slices.Repeat([]bool{true}, 11)...)), statusOK, false, "08000000000000 and 3 more"},
+		{"programs of the dead", judgeSet(set(1, make([]bool, 300)...)), statusWarn, false, "no devices; 1 sockets listen or have not asked; 300 of dead daemons"},
 		{"programs of nobody", judgeSet(set(1)), statusWarn, false, "--replace"},
 
 		{"huge pages", judgeHugePages(nil), statusOK, false, "2 MiB"},
@@ -130,9 +132,13 @@ func TestJudgements(t *testing.T) {
 		{"little memory", judgeMemory(64<<20, nil), statusWarn, false, "16 MiB"},
 
 		{"no mounts", judgeMounts(mountFacts{}), statusOK, false, "none"},
-		{"a mount", judgeMounts(mountFacts{mounts: []mountState{{"/m", nil}}}), statusOK, false, "/m"},
-		{"a dead mount", judgeMounts(mountFacts{mounts: []mountState{{"/m", nil}, {"/d", tree.ErrDeadMount}}}), statusWarn, false, "--replace /d"},
-		{"a stuck mount", judgeMounts(mountFacts{mounts: []mountState{{"/s", errStuck}}}), statusWarn, false, "kill -CONT"},
+		{"a mount", judgeMounts(mounts(mountState{"/m", nil, tree.Active, true})), statusOK, false, "/m"},
+		{"a dead mount", judgeMounts(mounts(mountState{"/m", nil, tree.Active, true}, mountState{point: "/d", err: tree.ErrDeadMount})), statusWarn, false, "--replace /d"},
+		{"a stuck mount", judgeMounts(mounts(mountState{point: "/s", err: errStuck})), statusWarn, false, "kill -CONT"},
+		{"a mount of another user", judgeMounts(mounts(mountState{point: "/o", err: unix.EACCES})), statusWarn, false, "/o (not for this user)"},
+		{"a mount that drains", judgeMounts(mounts(mountState{"/m", nil, tree.Draining, true})), statusWarn, false, "/m (draining)"},
+		{"a mount that is off", judgeMounts(mounts(mountState{"/m", nil, tree.Inactive, false})), statusWarn, false, "echo 1 > /m/devices/loopback-ism/active"},
+		{"a mount without sockets", judgeMounts(mounts(mountState{"/a", nil, tree.Active, true}, mountState{"/m", nil, tree.Active, false})), statusWarn, false, "/a, /m (without sockets)"},
 	}
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
@@ -152,6 +158,8 @@ func TestJudgements(t *testing.T) {
 		})
 	}
 }
+
+func mounts(states ...mountState) mountFacts { return mountFacts{mounts: states} }
 
 // set is a look at programs with devices whose daemons live or not.
 func set(waiting int, alive ...bool) bpfLook {

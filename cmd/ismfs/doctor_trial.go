@@ -128,7 +128,7 @@ func newTrialClientCommand() *cobra.Command {
 		Use:    trialClientName + " MOUNTPOINT",
 		Short:  "The client of doctor's trial",
 		Hidden: true,
-		Args:   exactArgs(1),
+		Args:   oneArg,
 		RunE:   func(_ *cobra.Command, args []string) error { return shareDMB(args[0]) },
 	}
 }

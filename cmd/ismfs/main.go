@@ -56,7 +56,7 @@ Exit codes:
 		SilenceUsage:  true,
 	}
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return usageError(fmt.Errorf("%w\nSee '%s --help'", err, c.CommandPath()))
+		return asUsage(c, err)
 	})
 	root.AddCommand(newMountCommand(), newUmountCommand(), newInfoCommand(), newDoctorCommand(), newBenchCommand(), newVersionCommand())
 	return root
@@ -74,16 +74,20 @@ func newVersionCommand() *cobra.Command {
 	}
 }
 
-// noArgs and exactArgs are cobra's with the exit code for wrong usage.
-func noArgs(c *cobra.Command, args []string) error { return asUsage(cobra.NoArgs(c, args)) }
+// noArgs and oneArg are cobra's, with the exit code for wrong usage and the way to the help.
+func noArgs(c *cobra.Command, args []string) error { return asUsage(c, cobra.NoArgs(c, args)) }
 
-func exactArgs(n int) cobra.PositionalArgs {
-	return func(c *cobra.Command, args []string) error { return asUsage(cobra.ExactArgs(n)(c, args)) }
+func oneArg(c *cobra.Command, args []string) error {
+	if len(args) == 1 {
+		return nil
+	}
+	_, name, _ := strings.Cut(c.Use, " ")
+	return asUsage(c, fmt.Errorf("%s takes one %s, not %d", c.CommandPath(), name, len(args)))
 }
 
-func asUsage(err error) error {
+func asUsage(c *cobra.Command, err error) error {
 	if err == nil {
 		return nil
 	}
-	return usageError(err)
+	return usageError(fmt.Errorf("%w\nSee '%s --help'", err, c.CommandPath()))
 }

@@ -27,7 +27,8 @@ func newMountCommand() *cobra.Command {
 Makes a new loopback-ism device and mounts its tree on MOUNTPOINT, an empty directory. The command returns when the tree
 answers; its daemon stays in the background, unless --foreground is given.
 
-The daemon needs CAP_SYS_ADMIN in the initial user namespace, for FUSE passthrough; its clients need no privilege.
+The daemon needs CAP_SYS_ADMIN in the initial user namespace, for FUSE passthrough, and CAP_SYS_PTRACE, to know its callers
+(root has both); its clients need no privilege.
 
 It also attaches the eBPF programs by which TCP sockets of programs that use libsmc say SMC to each other; all devices of
 the host share them. If that cannot be done it warns, and sockets stay TCP; see --sockets.
@@ -37,7 +38,7 @@ detaches the tree at once; programs that have DMBs open keep them.
 
 Also as a mount helper:  mount -t fuse.ismfs none MOUNTPOINT -o max_dmbs=2000
 and in /etc/fstab:       none  /run/ismfs/host  fuse.ismfs  defaults,nofail  0 0`),
-		Args: exactArgs(1),
+		Args: oneArg,
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := o.check(c.Flags()); err != nil {
 				return usageError(err)

@@ -26,11 +26,11 @@ func newUmountCommand() *cobra.Command {
 		Short:   "Take a tree down",
 		Long: strings.TrimSpace(`
 Unmounts a tree and so ends its device. While there are connections, DMBs are leased to programs, or files in the tree are
-open, it refuses and says whose they are; --force switches the device off, which aborts every connection, and then unmounts.
-Programs that listen, or whose connections have ended, do not hinder it: they go on with TCP.
+open, it refuses and says which processes they belong to and what to do; --force switches the device off, which aborts every
+connection, and then unmounts. Programs that listen, or whose connections have ended, do not hinder it: they go on with TCP.
 
 To end a device without breaking anything: echo drain > MOUNTPOINT/devices/loopback-ism/active, wait, umount.`),
-		Args: exactArgs(1),
+		Args: oneArg,
 		RunE: func(_ *cobra.Command, args []string) error { return umount(args[0], force) },
 	}
 	c.Flags().BoolVar(&force, "force", false, "abort all connections and unmount in any case")
@@ -74,10 +74,10 @@ func idleUmount(d *tree.Device, point string) error {
 	if len(leases(d)) == 0 && unix.Unmount(point, unix.UMOUNT_NOFOLLOW) == nil {
 		return nil
 	}
-	if carries(d) || len(openers(point, "")) > 0 {
-		return inUse(point)
-	}
 	before, err := d.Active()
+	if err == nil && (carries(d) || len(openers(point, "")) > 0) {
+		return inUse(point, before)
+	}
 	if err == nil && before == tree.Active {
 		err = d.SetActive(tree.Draining)
 	}
@@ -88,11 +88,11 @@ func idleUmount(d *tree.Device, point string) error {
 	if len(leases(d)) == 0 && len(openers(point, "")) == 0 {
 		return detach(point)
 	}
-	refusal := inUse(point)
+	why := inUse(point, before)
 	if before == tree.Active {
 		err = d.SetActive(tree.Active)
 	}
-	return errors.Join(refusal, err)
+	return errors.Join(why, err)
 }
 
 // notAllowed says who may unmount, if that is what err is about.
@@ -109,10 +109,35 @@ func carries(d *tree.Device) bool {
 	return err == nil && slices.ContainsFunc(conns, func(c tree.Conn) bool { return c.Mode == tree.ModeSMCD })
 }
 
-// inUse says what keeps a mount in use, and what to do.
-func inUse(point string) error {
-	return withCode(exitInUse, fmt.Errorf("%s is in use:\n%s--force ends them; echo drain > %s/devices/loopback-ism/active lets connections end by themselves",
-		point, users(point), point))
+// inUse says what keeps a mount in this state in use, and what to do.
+func inUse(point string, state tree.State) error {
+	var dmbs []string
+	if d, err := tree.Find(point); err == nil {
+		dmbs = leases(d)
+	}
+	files := openers(point, strings.Join(dmbs, "\n"))
+	return withCode(exitInUse, fmt.Errorf("%s is in use:\n%s", point, refusal(point, state, dmbs, files)))
+}
+
+// refusal lists DMBs and then files that are in use, a line each, and says for either how to end that.
+func refusal(point string, state tree.State, dmbs, files []string) string {
+	lines := slices.Concat(dmbs, files)
+	var ways []string
+	if len(lines) == 0 {
+		lines = []string{"by programs that this user cannot see"}
+		ways = append(ways, "look as root: sudo ismfs umount "+point)
+	}
+	switch {
+	case len(dmbs) > 0 && state == tree.Draining:
+		ways = append(ways, "the device drains: wait until connections end by themselves")
+	case len(dmbs) > 0:
+		ways = append(ways, fmt.Sprintf("echo drain > %s/devices/%s/active lets connections end by themselves", point, tree.DeviceName))
+	}
+	if len(files) > 0 {
+		ways = append(ways, "have the processes above close their files, leave the directory (cd /) or end (kill PID)")
+	}
+	ways = append(ways, "--force aborts every connection and unmounts in any case")
+	return "  " + strings.Join(lines, "\n  ") + "\n" + strings.Join(ways, "; ")
 }
 
 // waitFor gives programs a moment to let go.
@@ -143,24 +168,6 @@ func forceUmount(point string) error {
 	return detach(point)
 }
 
-// users lists what keeps a tree in use, a line each: leased DMBs as the device knows them, then processes with other files
-// or their working directory in it, as far as /proc shows them.
-func users(point string) string {
-	var b strings.Builder
-	if d, err := tree.Find(point); err == nil {
-		for _, line := range leases(d) {
-			fmt.Fprintf(&b, "  %s\n", line)
-		}
-	}
-	for _, line := range openers(point, b.String()) {
-		fmt.Fprintf(&b, "  %s\n", line)
-	}
-	if b.Len() == 0 {
-		return "  by programs that this user cannot see\n"
-	}
-	return b.String()
-}
-
 // leases describes the leased DMBs that the caller may see.
 func leases(d *tree.Device) []string {
 	tokens, err := d.DMBs()
@@ -187,7 +194,7 @@ func leases(d *tree.Device) []string {
 		if st.Nlink > 1 {
 			peer = "a peer attached"
 		}
-		lines = append(lines, fmt.Sprintf("DMB %s, %d bytes, of pid %d, uid %d, %s", token, st.Size, pids[owner], st.Uid, peer))
+		lines = append(lines, fmt.Sprintf("DMB %s, %d bytes, of %s, uid %d, %s", token, st.Size, processName(pids[owner]), st.Uid, peer))
 	}
 	return lines
 }
@@ -205,15 +212,24 @@ func openers(point, leases string) []string {
 		if err != nil || pid == os.Getpid() {
 			continue
 		}
-		for _, target := range openFiles(dir) {
-			inside := target == point || strings.HasPrefix(target, point+"/")
-			name := strings.TrimSuffix(filepath.Base(target), " (deleted)")
-			if inside && !isBlock(target) && !strings.Contains(leases, "DMB "+name+",") {
-				lines = append(lines, fmt.Sprintf("pid %d has %s open", pid, target))
+		for _, u := range usesOf(dir) {
+			inside := u.path == point || strings.HasPrefix(u.path, point+"/")
+			name := strings.TrimSuffix(filepath.Base(u.path), " (deleted)")
+			if inside && !isBlock(u.path) && !strings.Contains(leases, "DMB "+name+",") {
+				lines = append(lines, processName(pid)+" "+u.String())
 			}
 		}
 	}
 	return lines
+}
+
+// processName is a pid, with the command's name where that is to be had.
+func processName(pid int) string {
+	name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
+	if err != nil {
+		return fmt.Sprintf("pid %d", pid)
+	}
+	return fmt.Sprintf("pid %d (%s)", pid, strings.TrimSuffix(string(name), "\n"))
 }
 
 // isBlock reports whether a path is a procs block's. Every program that has used the device keeps its block, and needs no
@@ -222,21 +238,29 @@ func isBlock(path string) bool {
 	return filepath.Base(filepath.Dir(path)) == "procs" && strings.HasSuffix(filepath.Dir(filepath.Dir(path)), "/"+tree.DeviceName)
 }
 
-// openFiles returns what a process, given by its directory in /proc, keeps busy, each once. A mapping counts as long as it
-// lasts, also after its file was closed.
-func openFiles(process string) []string {
-	links := []string{process + "/cwd", process + "/root"}
-	for _, kind := range []string{"/fd/*", "/map_files/*"} {
-		if more, err := filepath.Glob(process + kind); err == nil {
-			links = append(links, more...)
+// A use is how a process keeps a file busy.
+type use struct {
+	path, how string
+}
+
+func (u use) String() string { return "has " + u.path + " " + u.how }
+
+// usesOf returns what a process, given by its directory in /proc, keeps busy, each once. A mapping counts as long as it lasts,
+// also after its file was closed.
+func usesOf(process string) []use {
+	var uses []use
+	add := func(how, pattern string) {
+		links, _ := filepath.Glob(process + pattern) // a good pattern: no error
+		for _, link := range links {
+			path, err := os.Readlink(link)
+			if err == nil && !slices.ContainsFunc(uses, func(u use) bool { return u.path == path }) {
+				uses = append(uses, use{path, how})
+			}
 		}
 	}
-	var targets []string
-	for _, link := range links {
-		if target, err := os.Readlink(link); err == nil {
-			targets = append(targets, target)
-		}
-	}
-	slices.Sort(targets)
-	return slices.Compact(targets)
+	add("as its working directory", "/cwd")
+	add("as its root directory", "/root")
+	add("open", "/fd/*")
+	add("mapped", "/map_files/*")
+	return uses
 }

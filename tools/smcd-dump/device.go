@@ -3,7 +3,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 
@@ -38,7 +37,7 @@ devices apart.
 JSON: {"device": [{"mount": "/run/ismfs", "gid": UUID, "fid": 0, "type": 0, "pci_id": "loopback-ism",
 "pchid": "ffff", "in_use": false, "linkgroups": 0, "pnet_id": ""}, ...]}
 
-A mount that does not answer is an error; the devices that do are shown all the same.`,
+Where one of several mounts does not answer, a warning says so, and the others are shown.`,
 		Example: "  smcd-dump device\n  smcd-dump d --json",
 		Args:    words("show", "all"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -48,9 +47,9 @@ A mount that does not answer is an error; the devices that do are shown all the 
 }
 
 func showDevices(w io.Writer, opts *options) error {
-	devices, findErr := opts.devices()
-	if len(devices) == 0 {
-		return findErr
+	devices, err := opts.devices()
+	if err != nil {
+		return err
 	}
 	rows := make([]deviceRow, len(devices))
 	for i, d := range devices {
@@ -61,9 +60,9 @@ func showDevices(w io.Writer, opts *options) error {
 		rows[i] = row
 	}
 	if opts.json {
-		return errors.Join(findErr, writeJSON(w, "device", rows))
+		return writeJSON(w, "device", rows)
 	}
-	return errors.Join(findErr, writeDeviceTable(w, rows))
+	return writeDeviceTable(w, rows)
 }
 
 func readDeviceRow(d *tree.Device) (deviceRow, error) {

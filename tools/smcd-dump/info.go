@@ -3,7 +3,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -47,9 +46,9 @@ JSON: {"info": {"smc_version": "2.1", "smc_hostname": "myhost", "smcd_features":
 }
 
 func showInfo(w io.Writer, opts *options) error {
-	devices, findErr := opts.devices()
-	if len(devices) == 0 {
-		return findErr
+	devices, err := opts.devices()
+	if err != nil {
+		return err
 	}
 	host, err := os.Hostname()
 	if err != nil {
@@ -63,9 +62,9 @@ func showInfo(w io.Writer, opts *options) error {
 		ISM:          len(devices),
 	}
 	if opts.json {
-		return errors.Join(findErr, writeJSON(w, "info", info))
+		return writeJSON(w, "info", info)
 	}
-	return errors.Join(findErr, writeInfo(w, info))
+	return writeInfo(w, info)
 }
 
 // writeInfo prints the lines of handle_gen_info_reply in smc-tools' info.c. Behind ISM stands how many there are, which smcd

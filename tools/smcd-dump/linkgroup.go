@@ -3,7 +3,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -33,7 +32,11 @@ JSON: {"linkgroup": [{"id": 256, "role": "client", "conns": 4, "uid": 0, "pid": 
 		Example: "  smcd-dump linkgroup\n  smcd-dump -d linkgroup show 00000100",
 		Args:    linkGroupArgs,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			return showLinkGroups(cmd.OutOrStdout(), opts, wantedGroup(args), details || opts.details)
+			wanted, err := wantedGroup(args)
+			if err != nil {
+				return err
+			}
+			return showLinkGroups(cmd.OutOrStdout(), opts, wanted, details || opts.details)
 		},
 	}
 	cmd.Flags().BoolVarP(&details, "details", "d", false, "show details")
@@ -51,22 +54,25 @@ func linkGroupArgs(cmd *cobra.Command, args []string) error {
 	return nil
 }
 
-// wantedGroup returns which link groups are asked for. What is no number is the id of none, as for smcd.
-func wantedGroup(args []string) func(tree.LinkGroup) bool {
+// wantedGroup returns which link groups are asked for. smcd takes what is no number for the id of none.
+func wantedGroup(args []string) (func(tree.LinkGroup) bool, error) {
 	if len(args) > 0 && strings.HasPrefix("show", args[0]) {
 		args = args[1:]
 	}
 	if len(args) == 0 || strings.HasPrefix("all", args[0]) {
-		return func(tree.LinkGroup) bool { return true }
+		return func(tree.LinkGroup) bool { return true }, nil
 	}
 	id, err := strconv.ParseUint(strings.TrimPrefix(strings.ToLower(args[0]), "0x"), 16, 32)
-	return func(g tree.LinkGroup) bool { return err == nil && uint64(g.ID) == id }
+	if err != nil {
+		return nil, fmt.Errorf("%q is no link group id: up to 8 hexadecimal digits, as \"smcd-dump linkgroup\" shows them", args[0])
+	}
+	return func(g tree.LinkGroup) bool { return uint64(g.ID) == id }, nil
 }
 
 func showLinkGroups(w io.Writer, opts *options, wanted func(tree.LinkGroup) bool, details bool) error {
-	devices, findErr := opts.devices()
-	if len(devices) == 0 {
-		return findErr
+	devices, err := opts.devices()
+	if err != nil {
+		return err
 	}
 	groups := []tree.LinkGroup{}
 	any := false
@@ -82,16 +88,15 @@ func showLinkGroups(w io.Writer, opts *options, wanted func(tree.LinkGroup) bool
 			}
 		}
 	}
-	var err error
 	switch {
 	case opts.json:
-		err = writeJSON(w, "linkgroup", groups)
+		return writeJSON(w, "linkgroup", groups)
 	case details:
-		err = writeGroupDetails(w, groups)
+		return writeGroupDetails(w, groups)
 	case any:
-		err = writeGroupTable(w, groups)
+		return writeGroupTable(w, groups)
 	}
-	return errors.Join(findErr, err)
+	return nil
 }
 
 // writeGroupTable prints the columns of show_lgr_smcd_info in smc-tools' linkgroup.c. A loopback device has no PNET-ID.

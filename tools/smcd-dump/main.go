@@ -7,6 +7,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"runtime/debug"
 	"strings"
@@ -29,6 +30,8 @@ type options struct {
 
 	details  bool
 	absolute bool
+
+	warnings io.Writer
 }
 
 func newCommand() *cobra.Command {
@@ -46,6 +49,7 @@ Objects and commands may be shortened to any prefix that is unique: "smcd-dump d
 		// Flags before the object are smcd's; the same letters behind it can mean something else.
 		TraverseChildren: true,
 		Args:             knownObject,
+		PersistentPreRun: func(cmd *cobra.Command, _ []string) { opts.warnings = cmd.ErrOrStderr() },
 		RunE:             func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetVersionTemplate("smcd-dump utility, ismfs-{{.Version}}\n")
@@ -59,12 +63,21 @@ Objects and commands may be shortened to any prefix that is unique: "smcd-dump d
 	return root
 }
 
-// knownObject refuses what no object's name starts with, in smcd's words.
-func knownObject(_ *cobra.Command, args []string) error {
+// knownObject refuses what no object's name starts with, in smcd's words, and what more than one starts with.
+func knownObject(root *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	return fmt.Errorf("Object %q is unknown, try \"smcd-dump help\".", args[0])
+	var meant []string
+	for _, c := range root.Commands() {
+		if args[0] != "" && strings.HasPrefix(c.Name(), args[0]) {
+			meant = append(meant, c.Name())
+		}
+	}
+	if len(meant) == 0 {
+		return fmt.Errorf("Object %q is unknown, try \"smcd-dump help\".", args[0])
+	}
+	return fmt.Errorf("Object %q is ambiguous: it could be %s.", args[0], strings.Join(meant, " or "))
 }
 
 // words accepts the given words, each optional and shortened to any prefix, in their order. They change nothing: they are
@@ -97,17 +110,20 @@ func (o *options) device() (*tree.Device, error) {
 	return nil, notFound(err)
 }
 
-// devices returns the devices to show. Those that are good come beside an error about others.
+// devices returns the devices to show. It warns of mounts that do not answer, and fails only if none does.
 func (o *options) devices() ([]*tree.Device, error) {
-	if o.mount == "" {
-		all, err := tree.Devices()
-		return all, notFound(err)
+	if o.mount != "" {
+		d, err := o.device()
+		return []*tree.Device{d}, err
 	}
-	d, err := o.device()
+	all, err := tree.Devices()
+	if len(all) == 0 {
+		return nil, notFound(err)
+	}
 	if err != nil {
-		return nil, err
+		fmt.Fprintf(o.warnings, "Warning: not shown: %s\n", strings.ReplaceAll(err.Error(), "\n", "\nWarning: not shown: "))
 	}
-	return []*tree.Device{d}, nil
+	return all, nil
 }
 
 func notFound(err error) error {

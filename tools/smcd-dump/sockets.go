@@ -3,7 +3,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -96,9 +95,9 @@ type socket struct {
 }
 
 func showSockets(w io.Writer, opts *options, o socketOptions) error {
-	devices, findErr := opts.devices()
-	if len(devices) == 0 {
-		return findErr
+	devices, err := opts.devices()
+	if err != nil {
+		return err
 	}
 	var list []socket
 	conns := []tree.Conn{}
@@ -119,15 +118,15 @@ func showSockets(w io.Writer, opts *options, o socketOptions) error {
 		}
 	}
 	if opts.json {
-		return errors.Join(findErr, writeJSON(w, "sockets", conns))
+		return writeJSON(w, "sockets", conns)
 	}
 	var b strings.Builder
 	o.header(&b)
 	for i := range list {
 		o.row(&b, &list[i])
 	}
-	_, err := io.WriteString(w, b.String())
-	return errors.Join(findErr, err)
+	_, err = io.WriteString(w, b.String())
+	return err
 }
 
 // header prints smcss's, with the blanks behind it.

@@ -21,7 +21,7 @@ import (
 func main() {
 	url := flag.String("url", "http://127.0.0.1:8080", "the server's `URL`")
 	size := flag.Int("size", 10<<20, "`bytes` of the file")
-	rounds := flag.Int("rounds", 3, "how `often`: all requests use one connection")
+	rounds := flag.Int("rounds", 3, "`number` of rounds; all requests use one connection")
 	r := report.Flags()
 	flag.Parse()
 

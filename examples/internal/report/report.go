@@ -32,7 +32,7 @@ type Report struct {
 func Flags() *Report {
 	return &Report{
 		require: flag.Bool("require-smc", false, "fail if a connection is not SMC-D"),
-		hold:    flag.Duration("hold", 0, "keep the connections so `long` at the end, to look at them with smcd-dump sockets"),
+		hold:    flag.Duration("hold", 0, "keep the connections for this `duration` at the end (1m, say), to look at them with smcd-dump sockets"),
 	}
 }
 

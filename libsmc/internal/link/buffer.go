@@ -135,7 +135,7 @@ func (g *Group) register(size int) (*buffer, error) {
 	b := &buffer{epoch: d.block.Epoch(), group: g}
 	var err error
 	if b.Registered, err = dmb.Register(d.tree, size, d.block); err != nil {
-		return nil, err
+		return nil, d.atLimit(err)
 	}
 	if b.bell, err = dmb.OpenBell(d.tree, b.Token()); err != nil {
 		b.Registered.Close()
@@ -146,6 +146,17 @@ func (g *Group) register(size int) (*buffer, error) {
 	d.own[b.Token()] = g.role
 	d.mu.Unlock()
 	return b, nil
+}
+
+// atLimit adds to an error which limits of the device it can be about.
+func (d *Device) atLimit(err error) error {
+	switch {
+	case errors.Is(err, syscall.ENOSPC):
+		return fmt.Errorf("%w: as many DMBs as the device at %s takes (--max-dmbs and --max-dmbs-per-uid of ismfs mount)", err, d.Point())
+	case errors.Is(err, syscall.ENOMEM):
+		return fmt.Errorf("%w: memory is short, or what the device at %s takes (--max-bytes and --max-bytes-per-uid of ismfs mount)", err, d.Point())
+	}
+	return err
 }
 
 // reflected refuses a token that a peer says is its own and that is one of this process's, in the same role. A process can be
