@@ -22,6 +22,11 @@ func (c Cursor) Add(n, size uint32) Cursor {
 	return c
 }
 
+// CursorAfter returns the cursor after so many bytes from the start.
+func CursorAfter(bytes uint64, size uint32) Cursor {
+	return Cursor{uint16(bytes / uint64(size)), uint32(bytes % uint64(size))}
+}
+
 // Diff returns the bytes from c to a cursor that is known to lie 0 to size
 // bytes on (smc_curs_diff).
 func (c Cursor) Diff(to Cursor, size uint32) uint32 {

@@ -5,8 +5,6 @@ package stream
 import (
 	"errors"
 	"fmt"
-
-	"github.com/ismfs/ismfs/smc"
 )
 
 // ErrLent is the error of a call that needs what Borrow or Reserve has given out, until Release or Commit has it back.
@@ -37,7 +35,7 @@ func (c *Conn) borrow(moving bool) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := c.link.Own.Ring()[smc.ParseProducerWord(c.consumed.Load()).Count:]
+	b := c.link.Own.Ring()[c.rx.cons.Count:]
 	n = min(n, len(b))
 	if moving {
 		n = min(n, chunk)

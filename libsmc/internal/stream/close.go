@@ -53,7 +53,7 @@ func (c *Conn) tellPeer() (reset bool) {
 
 // unread reports whether the peer has sent what was not read. A word that makes no sense counts as such. Under rmu.
 func (c *Conn) unread() bool {
-	return smc.ParseProducerWord(c.link.Own.Producer()) != smc.ParseProducerWord(c.consumed.Load())
+	return smc.ParseProducerWord(c.link.Own.Producer()) != c.rx.cons
 }
 
 // freeIfUnused gives the link back once both sides are through and nothing is lent.
@@ -110,7 +110,7 @@ func (c *Conn) giveBack(reusable bool) error {
 // written returns how much of the own ring the peer has ever written, as it says itself.
 func (c *Conn) written() int {
 	prod := smc.ParseProducerWord(c.link.Own.Producer())
-	if prod.Wrap == 0 && prod.Count < c.rxLen && c.bytesRead.Load() < uint64(c.rxLen) {
+	if prod.Wrap == 0 && prod.Count < c.rxLen && c.consumed.Load() < uint64(c.rxLen) {
 		return int(prod.Count)
 	}
 	return int(c.rxLen)

@@ -53,9 +53,9 @@ type Conn struct {
 
 	reading, writing end
 
-	// What both directions look at without a lock. Cursors and words are packed as package smc packs them.
-	consumed  atomic.Uint64 // how far I have read my ring; changed under rmu
-	produced  atomic.Uint64 // how far I have written the peer's ring, stored before the word in its header; changed under wmu
+	// What both directions look at without a lock.
+	consumed  atomic.Uint64 // bytes that I have read; changed under rmu
+	produced  atomic.Uint64 // bytes that I have written, stored before the word in the peer's header; changed under wmu
 	confirmed atomic.Uint64 // the consumer word that I wrote last; changed under mu
 	said      atomic.Uint64 // the consumer word that I accepted last; changed under mu
 	closed    atomic.Bool
@@ -75,8 +75,7 @@ type Conn struct {
 	spoiled  bool              // the DMBs cannot be reused: a fault, the end of the device, or what was lent at Close
 	freed    bool              // the link is given back
 
-	bytesRead, bytesWritten atomic.Uint64
-	wakeUps                 atomic.Uint64 // system calls made to wake the peer
+	wakeUps atomic.Uint64 // system calls made to wake the peer
 }
 
 // An end is what concerns only one direction: who waits, and what keeps it from waiting.
@@ -167,7 +166,7 @@ func (c *Conn) accept() {
 func (c *Conn) acceptLocked() {
 	word := c.link.Own.Consumer() // before produced: the peer cannot have read what was published later
 	had := c.ctrl.StateFlags
-	if _, err := c.ctrl.UpdateConsumer(word, smc.ParseProducerWord(c.produced.Load()), c.txLen); err != nil {
+	if _, err := c.ctrl.UpdateConsumer(word, c.producedCursor(), c.txLen); err != nil {
 		c.failLocked(err)
 		return
 	}
@@ -248,10 +247,14 @@ func (c *Conn) writeErrorLocked() error {
 	return named("write", c.machine.WriteError())
 }
 
+// consumedCursor and producedCursor are the cursors of the two counts, for those who do not hold the direction's lock.
+func (c *Conn) consumedCursor() smc.Cursor { return smc.CursorAfter(c.consumed.Load(), c.rxLen) }
+func (c *Conn) producedCursor() smc.Cursor { return smc.CursorAfter(c.produced.Load(), c.txLen) }
+
 // unconfirmed reports whether the peer has not said that it read everything.
 func (c *Conn) unconfirmed() bool {
 	cons, _, _ := smc.ParseConsumerWord(c.said.Load())
-	return cons != smc.ParseProducerWord(c.produced.Load())
+	return cons != c.producedCursor()
 }
 
 // abandoned is what the end of the peer means where it has not said how it ends: lost bytes are a reset, none an end.

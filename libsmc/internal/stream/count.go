@@ -8,7 +8,6 @@ import "github.com/ismfs/ismfs/dmb"
 // is mapped; where not there is none, and a full ring is the peer's.
 
 func (c *Conn) countRead(n int) {
-	c.bytesRead.Add(uint64(n))
 	b := c.link.Process.Block()
 	b.Add(dmb.RxBytes, uint64(n))
 	b.Add(dmb.RxCount, 1)

@@ -22,9 +22,16 @@ const (
 	mostCounted = 1<<16 - 1
 )
 
-// crowded counts a connection that is about to wait, and reports whether too many do.
-func (p *Pages) crowded(c *Conn, now int64) bool {
-	period := now >> periodShift
+// crowded counts a connection that is about to wait, and reports whether too many do. Where the dispatcher has been at work its
+// reading of the clock is good enough.
+func (p *Pages) crowded(c *Conn, strategy Strategy) bool {
+	if blocking := strategy == Blocking; p.blocking.Load() != blocking {
+		p.blocking.Store(blocking)
+	}
+	period := p.period.Load()
+	if period == 0 {
+		period = clock() >> periodShift
+	}
 	if c.waited.Load() == period {
 		return p.crowd.most(uint32(period)) > p.alone
 	}

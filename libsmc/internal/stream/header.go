@@ -9,9 +9,7 @@ import (
 
 // publishProducer publishes the writer's cursor and signals the peer's reader. Under wmu.
 func (c *Conn) publishProducer(prod smc.Cursor) {
-	word := smc.ProducerWord(prod)
-	c.produced.Store(word)
-	if err := c.link.Peer.StoreProducer(word); err != nil {
+	if err := c.link.Peer.StoreProducer(smc.ProducerWord(prod)); err != nil {
 		c.fail(err)
 	}
 	c.signal(dmb.Reader)
@@ -53,7 +51,7 @@ func (c *Conn) writeConsumerLocked() {
 	if c.freed || last.AnyClose() {
 		return
 	}
-	word := smc.ConsumerWord(smc.ParseProducerWord(c.consumed.Load()), c.flags, c.machine.Tx)
+	word := smc.ConsumerWord(c.consumedCursor(), c.flags, c.machine.Tx)
 	c.confirmed.Store(word)
 	if err := c.link.Peer.StoreConsumer(word); err != nil {
 		c.failLocked(err)
@@ -102,5 +100,5 @@ func (c *Conn) holdsBack() bool {
 		return false
 	}
 	told, _, last := smc.ParseConsumerWord(c.confirmed.Load())
-	return told != smc.ParseProducerWord(c.consumed.Load()) && !last.AnyClose()
+	return told != c.consumedCursor() && !last.AnyClose()
 }

@@ -16,7 +16,7 @@ func (c *Conn) Buffers() (own, peer int) { return int(c.rxLen), int(c.txLen) }
 func (c *Conn) Copied() bool { return c.copied }
 
 // Moved returns the bytes read and written so far.
-func (c *Conn) Moved() (read, written uint64) { return c.bytesRead.Load(), c.bytesWritten.Load() }
+func (c *Conn) Moved() (read, written uint64) { return c.consumed.Load(), c.produced.Load() }
 
 // WakeUps returns how many system calls were made to wake the peer.
 func (c *Conn) WakeUps() uint64 { return c.wakeUps.Load() }

@@ -232,9 +232,13 @@ func (p pagePlan) sleeper(s pageState, i int) []pageState {
 			return nil
 		}
 		w.told = false
-		w.step = pUnnote
+		w.how = 0
+		w.step = pLeave // with its note, and perhaps its announcement
 	case pUnnote:
-		w.noted, w.moved = 0, false
+		if w.how == 1 {
+			w.noted = 0
+		}
+		w.moved = false
 		w.step = pUnannounce
 	case pUnannounce:
 		w.field = 0

@@ -27,9 +27,13 @@ const PageBits = dmb.PageBits
 //	   fence                                   3  announce in the own page; fence   4  clear the page's wait state by
 //	4  look again: news is the end             4  take the bits; tell those of         compare-and-swap: awake is the end
 //	5  wait until told                            them who have noted: then to 6    5  move the page's sequence and wake
-//	6  take back; count itself out, and ring   5  wait for the page                    its futex; or ring its bell
-//	   the bell if it was the last and the     6  take back; take the bits; tell
+//	6  take the announcement back if there     5  wait for the page                    its futex; or ring its bell
+//	   was news; count itself out, and ring    6  take back; take the bits; tell
+//	   the bell if it was the last and the
 //	   dispatcher is on it
+//
+// The note stays, and so does an announcement that the signaller has not cleared, when it was an event of the own side that
+// woke the sleeper. Who is told in vain finds that out at its next sleep, in step 1.
 //
 // A peer can set any bit at any time. That makes sleepers of this group look once more, and the dispatcher work.
 type Pages struct {
@@ -38,6 +42,7 @@ type Pages struct {
 
 	alone    uint16 // how many connections wait as if they were alone
 	crowd    crowd
+	period   atomic.Int64 // in which it works, by the dispatcher's clock; 0 while it sleeps
 	words    atomic.Int32 // of the own page, up to the last one in use
 	sleepers atomic.Int32 // sides on the page
 	onBell   atomic.Bool  // the dispatcher sleeps on the bell, or is about to
@@ -140,8 +145,10 @@ func (p *Pages) dispatch() {
 	patient := false // the last sleep on the futex lasted its time
 	for {
 		for p.scan() || p.spin() {
+			p.period.Store(clock() >> periodShift)
 			runtime.Gosched() // those whom it told run, and whoever signals meanwhile makes no system call
 		}
+		p.period.Store(0)
 		how, seq := dmb.OnBell, uint32(0)
 		if !patient && takeThread() {
 			how, seq = dmb.OnFutex, p.own.Sequence() // 1

@@ -12,6 +12,7 @@ const chunk = 32 << 10
 
 // A receiver is the reader's state.
 type receiver struct {
+	cons     smc.Cursor // how far I have read
 	ctrl     smc.RxCtrl // its producer half
 	word     uint64     // the producer word that was accepted last
 	left     uint32     // bytes up to it that are not read yet
@@ -87,7 +88,7 @@ func (c *Conn) look() error {
 	if word == c.rx.word {
 		return nil
 	}
-	n, err := c.rx.ctrl.UpdateProducer(word, smc.ParseProducerWord(c.consumed.Load()), c.rxLen)
+	n, err := c.rx.ctrl.UpdateProducer(word, c.rx.cons, c.rxLen)
 	if err != nil {
 		return err
 	}
@@ -99,8 +100,7 @@ func (c *Conn) look() error {
 func (c *Conn) copyOut(p []byte) {
 	ring := c.link.Own.Ring()
 	for len(p) > 0 {
-		at := smc.ParseProducerWord(c.consumed.Load()).Count
-		n := copy(p[:min(len(p), chunk)], ring[at:])
+		n := copy(p[:min(len(p), chunk)], ring[c.rx.cons.Count:])
 		c.advance(uint32(n))
 		p = p[n:]
 	}
@@ -108,9 +108,10 @@ func (c *Conn) copyOut(p []byte) {
 
 // advance moves the reader's cursor, and publishes it if the kernel's rule says so.
 func (c *Conn) advance(n uint32) {
-	cons := smc.ParseProducerWord(c.consumed.Load()).Add(n, c.rxLen)
-	c.consumed.Store(smc.ProducerWord(cons))
+	cons := c.rx.cons.Add(n, c.rxLen)
+	c.rx.cons = cons
 	c.rx.left -= n
+	c.consumed.Store(c.consumed.Load() + uint64(n))
 	told, _, _ := smc.ParseConsumerWord(c.confirmed.Load())
 	if smc.ConsumerUpdate(c.rxLen, told, cons, c.rx.ctrl.Prod, c.peerFlags(), false) {
 		c.publishConsumer()

@@ -40,20 +40,15 @@ func (c *Conn) wait(s dmb.Side) {
 	if c.holdsBack() {
 		c.publishConsumer()
 	}
-	now := clock()
-	p := c.link.Pages
-	strategy := c.strategy()
-	if p != nil && p.blocking.Load() != (strategy == Blocking) {
-		p.blocking.Store(strategy == Blocking)
-	}
+	strategy, p := c.strategy(), c.link.Pages
 	switch {
 	case strategy == Busy:
 		c.busily(s)
 		return
-	case p != nil && p.crowded(c, now):
+	case p != nil && p.crowded(c, strategy):
 		c.sleepOnPage(s)
 		return
-	case strategy == Adaptive && c.spin(s, now):
+	case strategy == Adaptive && c.spin(s, clock()):
 		return
 	}
 	if !c.link.Own.Separated() && takeThread() { // a peer that writes by system call cannot wake a futex
@@ -95,10 +90,11 @@ func (c *Conn) sleepOnPage(s dmb.Side) {
 	}
 	c.link.Pages.enter()    // 2
 	c.setOut(s, dmb.OnPage) // 3
-	if !c.hasNews(s) {      // 4
+	if c.hasNews(s) {       // 4
+		c.announce(s, dmb.Awake) // 6
+	} else {
 		<-e.told // 5
 	}
-	c.setOut(s, dmb.Awake) // 6
 	c.link.Pages.exit()
 }
 
@@ -144,7 +140,9 @@ func (c *Conn) sleepOnBell(s dmb.Side) {
 
 // setOut notes how a side sleeps for events of the own side, and announces it to the peer.
 func (c *Conn) setOut(s dmb.Side, how dmb.Wait) {
-	c.end(s).noted.Store(uint32(how))
+	if e := c.end(s); e.noted.Load() != uint32(how) {
+		e.noted.Store(uint32(how))
+	}
 	c.announce(s, how)
 }
 

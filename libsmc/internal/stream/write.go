@@ -110,7 +110,7 @@ func (c *Conn) put(p []byte) error {
 
 // advanceProducer publishes n more bytes. They are counted before: who has read them finds them in xfer_bytes.
 func (c *Conn) advanceProducer(n uint32) {
-	c.bytesWritten.Add(uint64(n))
+	c.produced.Store(c.produced.Load() + uint64(n))
 	c.link.Process.Block().Add(dmb.TxBytes, uint64(n))
 	c.tx.prod = c.tx.prod.Add(n, c.txLen)
 	c.publishProducer(c.tx.prod)
