@@ -26,7 +26,7 @@ const PageBits = dmb.PageBits
 //	   fence                                   3  announce in the own page; fence   3  set the bit; fence
 //	4  look again: news is the end             4  take the bits; tell: then to 6    4  clear the page's wait state by
 //	5  wait until told                         5  wait for the page                    compare-and-swap: awake is the end
-//	6  take back; leave, and ring the bell if  6  take back; take the bits; tell    5  move the page's sequence and wake
+//	6  take back; leave, and end the poll if   6  take back; take the bits; tell    5  move the page's sequence and wake
 //	   the dispatcher is on it for nobody                                              its futex; or ring its bell
 //
 // A peer can set any bit at any time. That makes sleepers of this group look once more, and the dispatcher work.
@@ -62,7 +62,7 @@ func (p *Pages) Close() error {
 	p.closing = true
 	p.mu.Unlock()
 	p.own.Wake()
-	p.ownBell.Ring()
+	p.ownBell.Interrupt()
 	p.ended.Wait()
 	return nil
 }
@@ -118,11 +118,11 @@ func (p *Pages) enter() {
 // of the time somebody else comes before.
 func (p *Pages) exit() {
 	p.mu.Lock()
-	ring := p.sleepers == 1 && p.onBell
+	end := p.sleepers == 1 && p.onBell
 	p.sleepers--
 	p.mu.Unlock()
-	if ring {
-		p.ownBell.Ring()
+	if end {
+		p.ownBell.Interrupt()
 	}
 }
 
