@@ -56,9 +56,7 @@ func (c *Conn) Release(n int) error {
 
 func (c *Conn) release(n int, moving bool) error {
 	err := c.takeBorrowed(n, moving)
-	if c.closed.Load() {
-		c.freeIfUnused()
-	}
+	c.returned()
 	return err
 }
 
@@ -132,9 +130,7 @@ func (c *Conn) Commit(n int) error {
 
 func (c *Conn) commit(n int, moving bool) error {
 	err := c.takeReserved(n, moving)
-	if c.closed.Load() {
-		c.freeIfUnused()
-	}
+	c.returned()
 	return err
 }
 
