@@ -137,6 +137,9 @@ func newServed(tcp *net.TCPConn, marked bool, buffer int) (*Conn, error) {
 	case errors.Is(err, smcopt.ErrNotMarked):
 		// The connection is older than the mark.
 		c.settlePlain(smc.DeclPeerNoSMC)
+	case err != nil && plainSYN(tcp):
+		// The programs have been removed since the mark.
+		c.settlePlain(smc.DeclPeerNoSMC)
 	case err != nil:
 		tcp.SetLinger(0)
 		tcp.Close()

@@ -32,6 +32,15 @@ func ask(tcp *net.TCPConn) (a smcopt.Answer, err error) {
 	return a, err
 }
 
+// plainSYN reports whether the client of an accepted connection has surely not announced SMC.
+func plainSYN(tcp *net.TCPConn) (plain bool) {
+	raw, err := tcp.SyscallConn()
+	if err == nil {
+		raw.Control(func(fd uintptr) { plain = smcopt.PlainSYN(int(fd)) })
+	}
+	return plain
+}
+
 // addrPort is an address as a slot has it.
 func addrPort(a net.Addr) netip.AddrPort {
 	t, ok := a.(*net.TCPAddr)

@@ -10,7 +10,8 @@
 // MPTCP sockets cannot be marked. Go makes them by default for listeners, so use SetMultipathTCP(false), on the dialler too.
 //
 // On a client that was marked, and on a connection from a listener that was marked, an error of Ask is never the same as
-// [Plain]: the peer may have been told SMC, and may be sending a Proposal. Reset the connection.
+// [Plain]: the peer may have been told SMC, and may be sending a Proposal. Reset the connection, unless [PlainSYN] says that
+// its client has announced nothing.
 //
 // A mark lives in the socket, not in the process. Before a listener goes to a program that does not know of it, call
 // [Unmark], and then accept and ask until the queue is empty: what was promised to a client stays promised.

@@ -12,3 +12,6 @@ func Unmark(int) error { return ErrNoPrograms }
 
 // Ask returns [ErrNoPrograms].
 func Ask(int) (Answer, error) { return Answer{}, ErrNoPrograms }
+
+// PlainSYN knows nothing of SYNs here.
+func PlainSYN(int) bool { return false }
