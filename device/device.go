@@ -51,7 +51,7 @@ type Config struct {
 	DMBCopy  bool
 	Limits   Limits
 	Waiting  Waiting // how programs may wait, at most
-	AdminUID uint32 // may turn the knobs without CAP_SYS_ADMIN, unless 0 (see privileged)
+	AdminUID uint32  // may turn the knobs without CAP_SYS_ADMIN, unless 0 (see privileged)
 	Log      *slog.Logger
 }
 

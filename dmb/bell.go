@@ -3,10 +3,13 @@
 package dmb
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/ismfs/ismfs/tree"
 )
@@ -21,6 +24,9 @@ type Bell struct {
 	raw     syscall.RawConn
 	err     error
 	receive func(fd uintptr) (done bool)
+
+	interrupted atomic.Bool
+	mu          sync.Mutex // of the file's deadline, which follows interrupted
 }
 
 // OpenBell opens the bell of a DMB.
@@ -35,23 +41,60 @@ func OpenBell(dev *tree.Device, t Token) (*Bell, error) {
 // Ring wakes who waits, or who waits next. A full FIFO rings already.
 func (b *Bell) Ring() { writeByte(b.fd) }
 
-// Drain forgets what has rung, and reports whether anything had. It reads once: a peer that rings all the time must not keep
-// it, and what is left only ends the next Wait early.
-func (b *Bell) Drain() bool { return readBytes(b.fd) == nil }
+// Interrupt ends the Wait that goes on, or the next one, for an event of the owner's own side. A ring would not do: the peer
+// has the FIFO too, and can read it first.
+func (b *Bell) Interrupt() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.interrupted.Store(true)
+	b.setDeadline()
+}
 
-// Wait sleeps, on Go's poller, until the bell rings, and swallows the ringing. One goroutine at a time waits.
+// setDeadline has the poller do as interrupted says. The lock is held.
+func (b *Bell) setDeadline() {
+	if b.file == nil {
+		return
+	}
+	at := time.Time{}
+	if b.interrupted.Load() {
+		at = time.Unix(1, 0)
+	}
+	b.file.SetReadDeadline(at)
+}
+
+// Drain forgets what has rung or interrupted, and reports whether anything had rung. It reads once: a peer that rings all the
+// time must not keep it, and what is left only ends the next Wait early.
+func (b *Bell) Drain() bool {
+	if b.interrupted.Load() {
+		b.mu.Lock()
+		b.interrupted.Store(false)
+		b.setDeadline()
+		b.mu.Unlock()
+	}
+	return readBytes(b.fd) == nil
+}
+
+// Wait sleeps, on Go's poller, until the bell rings, and swallows the ringing; or until it is interrupted. One goroutine at a
+// time waits.
 func (b *Bell) Wait() error {
 	b.poll.Do(b.startPolling)
 	if b.err != nil {
 		return b.err
 	}
-	return b.raw.Read(b.receive)
+	err := b.raw.Read(b.receive)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return nil
+	}
+	return err
 }
 
 func (b *Bell) startPolling() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	b.file = os.NewFile(uintptr(b.fd), "bell")
 	b.raw, b.err = b.file.SyscallConn()
 	b.receive = func(fd uintptr) bool { return readBytes(int(fd)) != syscall.EAGAIN }
+	b.setDeadline()
 }
 
 // Close closes the bell. A Wait that goes on ends with os.ErrClosed; no other call may go on.

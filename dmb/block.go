@@ -39,7 +39,11 @@ type Block struct {
 }
 
 // OpenBlock opens the block of the calling process and makes it the first time, with size bytes: a multiple of 4096, at most
-// 4 MiB. A block that has a size keeps it, and several opens share one block. It lives as long as the process.
+// 4 MiB. A block that has a size keeps it, and several opens share one block: its head and its counters. It lives as long as the
+// process.
+//
+// Only one Block of a process may give out slots ([Block.NewSlot]): each counts the places for itself, and two would describe
+// different things in the same one. In a program that uses package libsmc that is libsmc's.
 func OpenBlock(dev *tree.Device, size int) (*Block, error) {
 	path := filepath.Join(dev.Dir(), "procs", "self")
 	fd, err := openOrCreateFile(path)
@@ -151,9 +155,20 @@ func (b *Block) AddHandshakeError(r procs.Role) { word64(b.mapping, procs.OffHan
 // Bytes returns the whole block, head included.
 func (b *Block) Bytes() []byte { return b.mapping }
 
+// Retire closes the block's file, for the block of a device that has gone. It stays mapped: what is still counted or described
+// there nobody sees.
+func (b *Block) Retire() error {
+	if b.fd < 0 {
+		return nil
+	}
+	err := closeFile(b.fd)
+	b.fd = -1
+	return err
+}
+
 // Close unmaps the block. The device keeps what was counted.
 func (b *Block) Close() error {
 	err := unmap(b.mapping)
 	b.mapping = nil
-	return errors.Join(err, closeFile(b.fd))
+	return errors.Join(err, b.Retire())
 }

@@ -21,8 +21,9 @@ const clcTimeout = 6 * time.Second // CLC_WAIT_TIME
 func (c *Conn) serve() { c.settleError(c.answer()) }
 
 func (c *Conn) answer() error {
-	c.tcp.SetReadDeadline(time.Now().Add(clcTimeout))
+	c.await()
 	p, err := readProposal(c.tcp)
+	c.heard()
 	if err != nil {
 		return c.lateDecline(err)
 	}
@@ -58,14 +59,44 @@ func (c *Conn) answer() error {
 	return c.open(attempt)
 }
 
+// await gives the client its time for the next message, or none if the handshake has been given up.
+func (c *Conn) await() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.awaiting = true
+	limit := time.Now().Add(clcTimeout)
+	if c.givenUp {
+		limit = time.Unix(1, 0)
+	}
+	c.tcp.SetReadDeadline(limit)
+}
+
+// heard ends what await began.
+func (c *Conn) heard() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.awaiting = false
+	c.tcp.SetReadDeadline(time.Time{})
+}
+
+// giveUp ends the handshake where it next waits for the client. What is settled meanwhile stays.
+func (c *Conn) giveUp() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.givenUp = true
+	if c.awaiting {
+		c.tcp.SetReadDeadline(time.Unix(1, 0))
+	}
+}
+
 // confirmed waits for the client's Confirm and checks it.
 func (c *Conn) confirmed(a *link.Attempt, accept *smc.AcceptConfirm) error {
-	c.tcp.SetReadDeadline(time.Now().Add(clcTimeout))
+	c.await()
 	confirm, err := readAnswer(c.tcp, smc.MsgConfirm)
+	c.heard()
 	if err != nil {
 		return err
 	}
-	c.tcp.SetReadDeadline(time.Time{})
 	if _, err := smc.CheckConfirm(accept, &confirm); err != nil {
 		return err
 	}

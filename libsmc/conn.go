@@ -34,6 +34,8 @@ type Conn struct {
 	mu        sync.Mutex
 	err       error // the handshake failed for good
 	closing   bool
+	awaiting  bool          // the server's handshake waits for a message
+	givenUp   bool          // and is not to wait any more
 	moved     chan struct{} // closed, and made anew, when a deadline moves before the handshake is settled
 	deadlines [2]time.Time  // by readDeadline, writeDeadline
 	options   options       // buffer: also what SetReadBuffer asked for

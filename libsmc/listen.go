@@ -208,7 +208,7 @@ func (l *Listener) take(tcp *net.TCPConn) *Conn {
 	}
 	l.mu.Unlock()
 	if oldest != nil {
-		oldest.tcp.SetReadDeadline(time.Unix(1, 0))
+		oldest.giveUp()
 	}
 	go l.serve(c)
 	return nil
@@ -228,6 +228,17 @@ func (l *Listener) serve(c *Conn) {
 	if c.err != nil {
 		return // and closed
 	}
+	l.settledLocked(c)
+}
+
+// settled takes a connection for the next Accept.
+func (l *Listener) settled(c *Conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.settledLocked(c)
+}
+
+func (l *Listener) settledLocked(c *Conn) {
 	if l.closed {
 		c.SetLinger(0)
 		go c.Close()
@@ -242,6 +253,9 @@ func (l *Listener) SetDeadline(t time.Time) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.deadline = t
+	if len(l.ready) > 0 {
+		return nil // who waits for the socket is on the way here: see serve
+	}
 	return l.tcp.SetDeadline(t)
 }
 
@@ -263,7 +277,7 @@ func (l *Listener) Close() error {
 	l.stop()
 	err := l.tcp.Close()
 	for _, c := range pending {
-		c.tcp.SetReadDeadline(time.Unix(1, 0))
+		c.giveUp()
 	}
 	for _, c := range pending {
 		<-c.settled
@@ -300,26 +314,26 @@ func (l *Listener) File() (*os.File, error) {
 	return l.tcp.File()
 }
 
-// drain takes what the socket has queued.
+// drainTime is how long clients that have been promised SMC have for the last segment of their TCP handshake.
+const drainTime = 10 * time.Millisecond
+
+// drain takes what the socket has queued. It asks the socket itself: Accepts may go on, each with a deadline of its own.
 func (l *Listener) drain(raw syscall.RawConn) error {
-	l.mu.Lock()
-	err := l.tcp.SetDeadline(time.Now().Add(10 * time.Millisecond))
-	l.mu.Unlock()
-	for err == nil {
-		var tcp *net.TCPConn
-		if tcp, err = l.tcp.AcceptTCP(); err != nil {
-			break
-		}
-		if c := l.take(tcp); c != nil {
-			l.mu.Lock()
-			l.ready = append(l.ready, c)
-			l.mu.Unlock()
+	for end := time.Now().Add(drainTime); ; {
+		tcp, err := acceptQueued(raw)
+		switch {
+		case err != nil:
+			return &net.OpError{Op: "file", Net: "tcp", Addr: l.Addr(), Err: err}
+		case tcp == nil && time.Now().After(end):
+			return nil
+		case tcp == nil:
+			time.Sleep(time.Millisecond)
+		default:
+			if c := l.take(tcp); c != nil {
+				l.settled(c)
+			}
 		}
 	}
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return nil
-	}
-	return err
 }
 
 // CloseIdle lets go of the buffers that are kept for the next connections to the same processes. They go by themselves ten

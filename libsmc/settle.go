@@ -79,7 +79,7 @@ func (c *Conn) settleTCP(reason, diagnosis smc.DeclineCode, cause error) {
 	c.plain.Store(c.tcp)
 	if c.device != nil {
 		c.device.CountFallback(c.role, reason)
-		if c.slot == nil {
+		if c.slot == nil && !c.closing {
 			c.slot = c.device.NewSlot()
 		}
 		c.describeLocked(smc.Active)

@@ -3,6 +3,8 @@
 package libsmc
 
 import (
+	"net"
+	"os"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -25,4 +27,30 @@ func inode(tcp syscall.Conn) uint64 {
 func fastOpen(fd int) bool {
 	v, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_FASTOPEN_CONNECT)
 	return err == nil && v != 0
+}
+
+// acceptQueued accepts a connection that a listening socket has queued, without waiting; nil if there is none.
+func acceptQueued(listener syscall.RawConn) (*net.TCPConn, error) {
+	var fd int
+	err := control(listener, func(l int) (err error) {
+		for {
+			fd, _, err = unix.Accept4(l, unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+			if err != unix.EINTR && err != unix.ECONNABORTED {
+				return err
+			}
+		}
+	})
+	switch {
+	case err == unix.EAGAIN:
+		return nil, nil
+	case err != nil:
+		return nil, os.NewSyscallError("accept4", err)
+	}
+	f := os.NewFile(uintptr(fd), "accepted")
+	defer f.Close()
+	c, err := net.FileConn(f)
+	if err != nil {
+		return nil, err
+	}
+	return c.(*net.TCPConn), nil
 }

@@ -15,8 +15,9 @@ import (
 )
 
 // TestDeathOfClientInHandshake kills a client at each step. The server discards that connection, and nothing stays behind.
-func TestDeathOfClientInHandshake(t *testing.T) {
-	s := newScene(t)
+func TestDeathOfClientInHandshake(t *testing.T) { scenes(t, testDeathOfClientInHandshake) }
+
+func testDeathOfClientInHandshake(t *testing.T, s *scene) {
 	var want handshakes
 	for _, step := range []struct {
 		name string
@@ -93,8 +94,9 @@ func (s *scene) wellAmongDead() {
 }
 
 // TestDeathOfServerInHandshake kills a server at each step, while the client's first call waits.
-func TestDeathOfServerInHandshake(t *testing.T) {
-	s := newScene(t)
+func TestDeathOfServerInHandshake(t *testing.T) { scenes(t, testDeathOfServerInHandshake) }
+
+func testDeathOfServerInHandshake(t *testing.T, s *scene) {
 	want := handshakes{}
 	for _, step := range []struct {
 		name string

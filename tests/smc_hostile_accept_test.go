@@ -116,8 +116,9 @@ func acceptRows(s *scene, honest uint32, lent uint64) []acceptRow {
 }
 
 // TestHostileAccepts: a server's answer with every field wrong in its turn.
-func TestHostileAccepts(t *testing.T) {
-	s := newScene(t)
+func TestHostileAccepts(t *testing.T) { scenes(t, testHostileAccepts) }
+
+func testHostileAccepts(t *testing.T, s *scene) {
 	l := s.a.Listen(marked, "tcp", "127.0.0.1:0")
 	want := handshakes{ClientFallback: map[string]int{}}
 	var honest uint32

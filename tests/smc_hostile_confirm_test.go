@@ -154,7 +154,7 @@ func (s *scene) confirm(row confirmRow, id uint32, own rawDMB, want *handshakes)
 func (s *scene) talk(what string, own rawDMB, toVictim rawDMB, v *peerConn) (extra int64) {
 	s.t.Helper()
 	wantError(s.t, "SetDeadline", v.SetDeadline(patience), nil)
-	wantError(s.t, "store", s.a.Store(toVictim.mapping, []byte("to the victim"), smc.CDCLen), nil)
+	s.a.put(toVictim, []byte("to the victim"), smc.CDCLen)
 	s.a.word(toVictim, smc.OffProducer, smc.ProducerWord(smc.Cursor{Count: 13}))
 	got, err := v.ReadFull(13)
 	wantText(s.t, what+": the victim got", got, err, "to the victim")
@@ -169,12 +169,13 @@ func (s *scene) talk(what string, own rawDMB, toVictim rawDMB, v *peerConn) (ext
 // that there is, as itself, as nobody and as the honest peer.
 func TestHostileConfirms(t *testing.T) {
 	for _, first := range []bool{true, false} {
-		t.Run(fmt.Sprintf("first contact %v", first), func(t *testing.T) { testHostileConfirms(t, first) })
+		t.Run(fmt.Sprintf("first contact %v", first), func(t *testing.T) {
+			scenes(t, func(t *testing.T, s *scene) { testHostileConfirms(t, s, first) })
+		})
 	}
 }
 
-func testHostileConfirms(t *testing.T, first bool) {
-	s := newScene(t)
+func testHostileConfirms(t *testing.T, s *scene, first bool) {
 	want := handshakes{ServerFallback: map[string]int{}}
 	rows := confirmRows(s)
 	var extra int64

@@ -9,7 +9,9 @@ import (
 	"io"
 	"math"
 	"math/rand/v2"
+	"net"
 	"os"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -51,6 +53,9 @@ func (s *scene) intrude(paged bool) *intrusion {
 	i.victims = s.a.rawAttach(s.d, uint64(i.v.Info().Token), i.v.Info().ReadBuffer+smc.CDCLen)
 	if paged {
 		i.theirs = s.a.rawAttach(s.d, page, 4096)
+	}
+	if copied := s.d.Read("dmb_copy")[0] == '1'; (i.victims.mapping == 0) != copied {
+		s.t.Fatalf("with dmb_copy %v the victim's DMB can be mapped: %v", copied, i.victims.mapping != 0)
 	}
 	i.read = later(func() (int, error) {
 		for n := 0; ; {
@@ -104,8 +109,9 @@ func consumer(wrap uint16, count uint32, p smc.ProducerFlags, f smc.StateFlags) 
 
 // TestHostileHeaders: words that no peer may write end the victim's connection with EPROTO, and odd ones that it may write
 // end nothing.
-func TestHostileHeaders(t *testing.T) {
-	s := newScene(t)
+func TestHostileHeaders(t *testing.T) { scenes(t, testHostileHeaders) }
+
+func testHostileHeaders(t *testing.T, s *scene) {
 	const ring = 64<<10 - smc.CDCLen
 	type word struct {
 		off int64
@@ -165,14 +171,15 @@ func TestHostileHeaders(t *testing.T) {
 func (a *attacker) ring(r rawDMB) {
 	a.t.Helper()
 	a.storm(r, "wake", 1, 0)
-	fd := a.MustOpen(a.d.Path("bells", tokenName(r.token)), unix.O_RDWR|unix.O_NONBLOCK)
-	a.client.Ring(fd)
-	a.client.Close(fd)
+	if r.mapping != 0 {
+		a.storm(rawDMB{token: r.token, size: r.size}, "wake", 1, 0)
+	}
 }
 
 // TestHostileTCP: bytes on the idle TCP connection, and a FIN and a reset in the middle.
-func TestHostileTCP(t *testing.T) {
-	s := newScene(t)
+func TestHostileTCP(t *testing.T) { scenes(t, testHostileTCP) }
+
+func testHostileTCP(t *testing.T, s *scene) {
 	i := s.intrude(false)
 	i.say([]byte("x"))
 	_, err := i.read()
@@ -190,8 +197,9 @@ func TestHostileTCP(t *testing.T) {
 
 // TestHostileStorms: an attacker's threads write without a pause, each into one thing, while the victim reads and writes.
 // ISMFS_SOAK says for how long, over and over.
-func TestHostileStorms(t *testing.T) {
-	s := newScene(t)
+func TestHostileStorms(t *testing.T) { scenes(t, testHostileStorms) }
+
+func testHostileStorms(t *testing.T, s *scene) {
 	lasts := 100 * time.Millisecond
 	var until time.Time
 	if text := os.Getenv("ISMFS_SOAK"); text != "" {
@@ -202,11 +210,14 @@ func TestHostileStorms(t *testing.T) {
 		until = time.Now().Add(d)
 	}
 	var extra int64
-	kinds := []string{"words", "plausible", "wake", "bytes", "remove", "flags"}
+	kinds := []string{"words", "plausible", "wake", "bytes", "header", "remove", "flags"}
 	for seed := uint64(1); seed <= 3 || time.Now().Before(until); seed++ {
 		for _, kind := range kinds {
 			i := s.intrude(false)
 			s.a.storm(i.victims, kind, seed, lasts)
+			if kind == "bytes" || kind == "remove" {
+				s.a.storm(i.own, kind, seed, lasts)
+			}
 			extra += i.over(s, "storm of "+kind)
 		}
 	}
@@ -224,56 +235,162 @@ func TestHostileStorms(t *testing.T) {
 	s.finish(extra, handshakes{})
 }
 
-// storm writes into a mapping of the client's for a while, with bytes that follow from the seed.
+// TestHostileBell: a peer that reads the victim's bell, faster than the victim can, keeps it from hearing the peer and from
+// nothing else: deadlines come and Close returns.
+func TestHostileBell(t *testing.T) { scenes(t, testHostileBell) }
+
+func testHostileBell(t *testing.T, s *scene) {
+	i := s.intrude(false)
+	theft := later(func() (int, error) { s.a.storm(i.victims, "steal", 1, 20*moment); return 0, nil })
+	time.Sleep(2 * moment) // both its Read and its Write sleep on the bell
+	began := time.Now()
+	wantError(t, "SetDeadline", i.v.SetDeadline(moment), nil)
+	for _, call := range []func() (int, error){i.read, i.written} {
+		_, err := call()
+		wantError(t, "a call of the victim's with a deadline", err, os.ErrDeadlineExceeded)
+	}
+	extra := int64(i.v.Info().BytesWritten)
+	wantError(t, "SetDeadline", i.v.SetDeadline(0), nil)
+	read := later(func() ([]byte, error) { return i.v.Read(1) })
+	time.Sleep(2 * moment)
+	wantError(t, "Close", i.v.Close(), nil)
+	_, err := read()
+	wantError(t, "Read when the victim closes", err, net.ErrClosed)
+	if took := time.Since(began); took > 15*moment {
+		t.Errorf("it took %v: as long as the bell was stolen from", took)
+	}
+	i.Close()
+	theft()
+	for _, r := range []rawDMB{i.own, i.victims} {
+		s.a.drop(r)
+	}
+	s.finish(extra, handshakes{})
+}
+
+// storm writes into a DMB for a while, with bytes that follow from the seed.
 func (a *attacker) storm(r rawDMB, kind string, seed uint64, lasts time.Duration) {
 	a.t.Helper()
-	_, err := a.call("Storm", CallArgs{FD: r.mapping, Len: r.size, Path: kind, Off: int64(seed), Timeout: lasts})
+	bell := a.MustOpen(a.d.Path("bells", tokenName(r.token)), unix.O_RDWR|unix.O_NONBLOCK)
+	_, err := a.call("Storm", CallArgs{
+		FD: r.mapping, Flags: r.fd, Value: uint32(bell), Len: r.size, Path: kind, Off: int64(seed), Timeout: lasts,
+	})
 	if err != nil {
 		a.t.Errorf("storm: %v", err)
 	}
+	wantError(a.t, "close of a bell", a.client.Close(bell), nil)
+}
+
+// A prey is what a storm writes into: by its mapping, or by system call where there is none.
+type prey struct {
+	m        []byte
+	fd, bell int
+	err      error
+}
+
+func (p *prey) put(b []byte, off int) {
+	switch {
+	case p.m == nil:
+		if _, err := unix.Pwrite(p.fd, b, int64(off)); err != nil && p.err == nil {
+			p.err = err
+		}
+	case len(b) == 8 && off%8 == 0:
+		atomic.StoreUint64((*uint64)(unsafe.Pointer(&p.m[off])), binary.NativeEndian.Uint64(b))
+	case len(b) == 4 && off%4 == 0:
+		atomic.StoreUint32((*uint32)(unsafe.Pointer(&p.m[off])), binary.NativeEndian.Uint32(b))
+	default:
+		copy(p.m[off:], b)
+	}
+}
+
+func (p *prey) put64(w uint64, off int) { p.put(binary.NativeEndian.AppendUint64(nil, w), off) }
+
+// wake wakes the owner by the futex, or by the bell where that is all there is.
+func (p *prey) wake() {
+	if p.m == nil {
+		unix.Write(p.bell, []byte{0})
+		return
+	}
+	word := (*uint32)(unsafe.Pointer(&p.m[smc.OffSignal]))
+	atomic.AddUint32(word, 1)
+	unix.Syscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(word)), 1, math.MaxInt32, 0, 0, 0)
+}
+
+// remove takes the memory away, as far as anybody lets it.
+func (p *prey) remove(size int) {
+	if p.m != nil {
+		unix.Madvise(p.m, unix.MADV_REMOVE)
+		return
+	}
+	unix.Fallocate(p.fd, unix.FALLOC_FL_PUNCH_HOLE|unix.FALLOC_FL_KEEP_SIZE, 0, int64(size))
+	unix.Ftruncate(p.fd, 0)
+}
+
+// steal swallows what the owner is rung for, in a few threads that wait for it.
+func (p *prey) steal(lasts time.Duration) {
+	unix.SetNonblock(p.bell, false)
+	var stopped atomic.Bool
+	var all sync.WaitGroup
+	left := atomic.Int32{}
+	for range 4 {
+		left.Add(1)
+		all.Go(func() {
+			for b := make([]byte, 256); !stopped.Load(); {
+				unix.Read(p.bell, b)
+			}
+			left.Add(-1)
+		})
+	}
+	time.Sleep(lasts)
+	for stopped.Store(true); left.Load() > 0; time.Sleep(time.Millisecond) {
+		unix.Write(p.bell, []byte{0})
+	}
+	all.Wait()
 }
 
 // Storm is the client's side of storm: at least one round.
 func (s *Calls) Storm(a CallArgs, r *CallReply) error {
 	s.mu.Lock()
-	m := s.mappings[a.FD]
+	p := &prey{m: s.mappings[a.FD], fd: a.Flags, bell: int(a.Value)}
 	s.mu.Unlock()
-	rnd := rand.New(rand.NewPCG(uint64(a.Off), 1))
-	u64 := func(off int) *uint64 { return (*uint64)(unsafe.Pointer(&m[off])) }
-	u32 := func(off int) *uint32 { return (*uint32)(unsafe.Pointer(&m[off])) }
-	wake := func() {
-		atomic.AddUint32(u32(24), 1)
-		unix.Syscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(u32(24))), 1, math.MaxInt32, 0, 0, 0)
+	if a.Path == "steal" {
+		p.steal(a.Timeout)
+		return nil
 	}
+	rnd := rand.New(rand.NewPCG(uint64(a.Off), 1))
 	ring := uint32(a.Len) - smc.CDCLen
 	var prod smc.Cursor
 	for until := time.Now().Add(a.Timeout); ; r.N++ {
 		switch a.Path {
 		case "wake":
 		case "words":
-			atomic.StoreUint64(u64(8*(1+rnd.IntN(3))), rnd.Uint64())
+			p.put64(rnd.Uint64(), 8*(1+rnd.IntN(3)))
 		case "plausible": // cursors that nearly always are right
 			prod = prod.Add(uint32(rnd.IntN(3000)), ring)
-			atomic.StoreUint64(u64(smc.OffProducer), smc.ProducerWord(prod))
+			p.put64(smc.ProducerWord(prod), smc.OffProducer)
 			if r.N%1000 == 999 {
-				atomic.StoreUint64(u64(smc.OffConsumer), smc.ConsumerWord(smc.Cursor{Count: uint32(rnd.IntN(int(ring)))}, 0, 0))
+				p.put64(smc.ConsumerWord(smc.Cursor{Count: uint32(rnd.IntN(int(ring)))}, 0, 0), smc.OffConsumer)
 			}
 		case "flags":
-			flags := [8]byte{6: byte(rnd.Uint32()) & 0xf0}
-			atomic.StoreUint64(u64(smc.OffConsumer), binary.NativeEndian.Uint64(flags[:]))
-			atomic.StoreUint32(u32(28), rnd.Uint32()&0x0303)
+			p.put([]byte{6: byte(rnd.Uint32()) & 0xf0, 7: 0}, smc.OffConsumer)
+			p.put(binary.NativeEndian.AppendUint32(nil, rnd.Uint32()&0x0303), smc.OffWait)
 		case "bytes":
-			m[rnd.IntN(a.Len)] = byte(rnd.Uint32())
+			p.put([]byte{byte(rnd.Uint32())}, rnd.IntN(a.Len))
+		case "header": // whole, and torn
+			b := make([]byte, 1+rnd.IntN(smc.CDCLen))
+			for i := range b {
+				b[i] = byte(rnd.Uint32())
+			}
+			p.put(b, rnd.IntN(smc.CDCLen))
 		case "page":
-			atomic.StoreUint64(u64(8*rnd.IntN(a.Len/8)), rnd.Uint64())
+			p.put64(rnd.Uint64(), 8*rnd.IntN(a.Len/8))
 		case "remove":
-			unix.Madvise(m, unix.MADV_REMOVE)
+			p.remove(a.Len)
 		}
 		if a.Timeout == 0 || rnd.IntN(8) == 0 {
-			wake()
+			p.wake()
 		}
 		if !time.Now().Before(until) {
-			return nil
+			return r.answer(p.err)
 		}
 	}
 }

@@ -14,8 +14,9 @@ import (
 // TestHostileRandom: messages with random bytes changed, cut and put together, to a server and to a client, from fixed seeds.
 // Whatever comes of each connection, the victim survives, hangs nowhere, loses nothing and serves others. ISMFS_SOAK says for
 // how long more seeds are tried.
-func TestHostileRandom(t *testing.T) {
-	s := newScene(t)
+func TestHostileRandom(t *testing.T) { scenes(t, testHostileRandom) }
+
+func testHostileRandom(t *testing.T, s *scene) {
 	var until time.Time
 	if text := os.Getenv("ISMFS_SOAK"); text != "" {
 		d, err := time.ParseDuration(text)

@@ -52,7 +52,8 @@ func startAttacker(t *testing.T, d *device) *attacker {
 	return a
 }
 
-// A rawDMB is one that a client has made, or attached, by hand.
+// A rawDMB is one that a client has made, or attached, by hand. mapping is 0 where it must be written by system call: a
+// peer's with dmb_copy 1.
 type rawDMB struct {
 	token       uint64
 	fd, mapping int
@@ -73,15 +74,25 @@ func (p *peer) rawRegister(d *device, size int) rawDMB {
 func (p *peer) rawAttach(d *device, token uint64, size int) rawDMB {
 	p.t.Helper()
 	r := rawDMB{token: token, size: size}
-	r.fd = p.MustOpen(d.Path("dmbs", tokenName(token)), readWrite)
-	r.mapping = p.MustMap(r.fd, size)
+	path := d.Path("dmbs", tokenName(token))
+	fd, err := p.Open(path, readWrite)
+	switch {
+	case errors.Is(err, syscall.EACCES):
+		r.fd = p.MustOpen(path, unix.O_WRONLY)
+		return r
+	case err != nil:
+		p.t.Fatalf("attaching %s: %v", path, err)
+	}
+	r.fd, r.mapping = fd, p.MustMap(fd, size)
 	return r
 }
 
 func (p *peer) drop(r rawDMB) {
 	p.t.Helper()
-	if r.fd != 0 {
+	if r.mapping != 0 {
 		wantError(p.t, "munmap", p.Munmap(r.mapping), nil)
+	}
+	if r.fd != 0 {
 		wantError(p.t, "close of a DMB", p.client.Close(r.fd), nil)
 	}
 }
@@ -89,8 +100,17 @@ func (p *peer) drop(r rawDMB) {
 // word stores a word of the header.
 func (p *peer) word(r rawDMB, off int64, w uint64) {
 	p.t.Helper()
-	b := binary.NativeEndian.AppendUint64(nil, w)
-	wantError(p.t, "store of a header word", p.Store(r.mapping, b, off), nil)
+	p.put(r, binary.NativeEndian.AppendUint64(nil, w), off)
+}
+
+// put writes bytes as the DMB's mode demands.
+func (p *peer) put(r rawDMB, b []byte, off int64) {
+	p.t.Helper()
+	if r.mapping == 0 {
+		wantError(p.t, "pwrite into a DMB", p.Pwrite(r.fd, b, off), nil)
+		return
+	}
+	wantError(p.t, "store into a DMB", p.Store(r.mapping, b, off), nil)
 }
 
 // Proposal is what libsmc would send for this process.
@@ -238,6 +258,13 @@ type scene struct {
 	xfer               int64
 	counted            handshakes
 	held               Held // by the victim, with nothing open but the listener
+}
+
+// scenes runs a test in both copy modes.
+func scenes(t *testing.T, f func(t *testing.T, s *scene)) {
+	for _, mode := range []string{"0", "1"} {
+		t.Run("dmb_copy="+mode, func(t *testing.T) { f(t, newScene(t, "--dmb-copy="+mode)) })
+	}
 }
 
 func newScene(t *testing.T, args ...string) *scene {

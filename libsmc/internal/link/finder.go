@@ -25,8 +25,14 @@ var finder struct {
 	left []*stream.Process // on devices whose daemon has gone: their connections may live on
 
 	changed map[*func(*Device)]struct{} // who wants to hear of a new device
-	holds   int                         // reasons to watch the mounts: those, and connections
-	stop    func()                      // ends watching
+}
+
+// watching has a lock of its own: the finder's is held while the daemon is asked, and no connection ends later because that is
+// slow.
+var watching struct {
+	mu    sync.Mutex
+	holds int    // reasons to watch the mounts: who wants to hear of a new device, and connections
+	stop  func() // ends watching
 }
 
 // Current returns the device that this process uses, and looks for one if there is none, or if the daemon of the last one
@@ -78,37 +84,29 @@ func OnChange(f func(*Device)) (stop func()) {
 	}
 	key := &f
 	finder.changed[key] = struct{}{}
-	holdLocked()
+	hold()
 	return sync.OnceFunc(func() {
 		finder.mu.Lock()
 		defer finder.mu.Unlock()
 		delete(finder.changed, key)
-		dropLocked()
+		drop()
 	})
 }
 
 // hold has the mounts watched until drop: a connection that outlives its daemon moves to the next device.
 func hold() {
-	finder.mu.Lock()
-	defer finder.mu.Unlock()
-	holdLocked()
-}
-
-func drop() {
-	finder.mu.Lock()
-	defer finder.mu.Unlock()
-	dropLocked()
-}
-
-func holdLocked() {
-	if finder.holds++; finder.holds == 1 {
-		finder.stop = tree.WatchMounts(mountsChanged)
+	watching.mu.Lock()
+	defer watching.mu.Unlock()
+	if watching.holds++; watching.holds == 1 {
+		watching.stop = tree.WatchMounts(mountsChanged)
 	}
 }
 
-func dropLocked() {
-	if finder.holds--; finder.holds == 0 {
-		go finder.stop() // it waits for mountsChanged, which may be waiting for the lock
+func drop() {
+	watching.mu.Lock()
+	defer watching.mu.Unlock()
+	if watching.holds--; watching.holds == 0 {
+		go watching.stop() // it waits for mountsChanged, which may be waiting for the finder's lock
 	}
 }
 

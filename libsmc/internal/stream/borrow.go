@@ -54,9 +54,7 @@ func (c *Conn) Release(n int) error {
 
 func (c *Conn) release(n int, moving bool) error {
 	err := c.takeBorrowed(n, moving)
-	if c.closed.Load() {
-		c.freeIfUnused()
-	}
+	c.returned()
 	return err
 }
 
@@ -130,9 +128,7 @@ func (c *Conn) Commit(n int) error {
 
 func (c *Conn) commit(n int, moving bool) error {
 	err := c.takeReserved(n, moving)
-	if c.closed.Load() {
-		c.freeIfUnused()
-	}
+	c.returned()
 	return err
 }
 

@@ -16,8 +16,8 @@ import (
 // What was written is the peer's already: there is nothing to wait for.
 //
 // The closing flag is the last word that is written into the peer's DMB; after it the TCP connection is shut down for
-// writing. The link is given back when the peer has closed too, or is gone, or after closeTime; and not before a Borrow or
-// Reserve that is out comes back.
+// writing, which is when the peer may use the DMBs for another connection: so a Borrow or Reserve that is out comes back
+// before. The link is given back when the peer has closed too, or is gone, or after closeTime.
 func (c *Conn) Close() error {
 	if c.closed.Swap(true) {
 		return c.opError("close", net.ErrClosed)
@@ -26,16 +26,20 @@ func (c *Conn) Close() error {
 	c.writing.deadline.stop()
 	c.rouse(dmb.Reader)
 	c.rouse(dmb.Writer)
-	reset := c.tellPeer()
-	err := errors.Join(c.shutTCP(reset), c.freeIfUnused())
-	if err != nil {
+	reset, lent := c.tellPeer()
+	var err error
+	if reset || !lent {
+		err = c.shutTCP(reset)
+	}
+	if err = errors.Join(err, c.freeIfUnused()); err != nil {
 		return c.opError("close", err)
 	}
 	return nil
 }
 
-// tellPeer writes the closing flag when both sides have left, and returns whether TCP is to be reset.
-func (c *Conn) tellPeer() (reset bool) {
+// tellPeer writes the closing flag when both sides have left, and returns whether TCP is to be reset, and whether anything is
+// lent.
+func (c *Conn) tellPeer() (reset, lent bool) {
 	c.rmu.Lock()
 	defer c.rmu.Unlock()
 	c.wmu.Lock()
@@ -45,10 +49,33 @@ func (c *Conn) tellPeer() (reset bool) {
 	reset = c.linger0 || c.spoiled
 	c.performLocked(c.machine.Close(c.linger0 || c.unread()))
 	c.finished = true
-	if c.rx.lent || c.tx.lent {
-		c.spoiled = true // who holds it can write into the peer's ring after the last word
+	reset = reset || c.fault != nil
+	lent = c.rx.lent || c.tx.lent
+	c.owesFIN = lent && !reset
+	return reset, lent
+}
+
+// returned goes on where Close has stopped because something was lent, if nothing is any more.
+func (c *Conn) returned() {
+	if !c.closed.Load() {
+		return
 	}
-	return reset || c.fault != nil
+	if c.takeFIN() {
+		c.shutTCP(false)
+	}
+	c.freeIfUnused()
+}
+
+func (c *Conn) takeFIN() (owed bool) {
+	c.rmu.Lock()
+	defer c.rmu.Unlock()
+	c.wmu.Lock()
+	defer c.wmu.Unlock()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	owed = c.owesFIN && !c.rx.lent && !c.tx.lent
+	c.owesFIN = c.owesFIN && !owed
+	return owed
 }
 
 // unread reports whether the peer has sent what was not read. A word that makes no sense counts as such. Under rmu.
@@ -80,12 +107,14 @@ func (c *Conn) markFreed() (free, reusable bool) {
 	c.acceptLocked()
 	c.freed = true
 	// Closed in order at both ends, which both know then. An abort may be heard at one end only, and the other end would offer
-	// a DMB again that this one has let go.
+	// a DMB again that this one has let go. Before its FIN the peer may still have part of the ring lent.
 	tx, rx := c.machine.Tx, c.ctrl.StateFlags
-	return true, !c.spoiled && tx&rx&smc.PeerConnClosed != 0 && (tx|rx)&smc.PeerConnAbort == 0
+	return true, !c.spoiled && c.finSeen && tx&rx&smc.PeerConnClosed != 0 && (tx|rx)&smc.PeerConnAbort == 0
 }
 
 func (c *Conn) giveBack(reusable bool) error {
+	c.asking.Lock() // nobody begins to ask about what is freed
+	c.asking.Unlock()
 	defer c.link.Process.remove(c) // last: it may be unmapped then
 	if c.link.Pages != nil {
 		c.link.Pages.leave(c)
@@ -256,7 +285,7 @@ func (c *Conn) expire() {
 func (c *Conn) tcpGone(err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.tcpEnded = true
+	c.tcpEnded, c.finSeen = true, errors.Is(err, io.EOF)
 	if c.freed || c.fault != nil {
 		return
 	}
@@ -291,11 +320,14 @@ func (c *Conn) killLocked() {
 }
 
 // checkLinks asks the device whether the peer is there still. An error says nothing: the daemon may be dead, and memory goes
-// on working.
+// on working. It may as well be slow, so nobody who moves bytes waits for its answer.
 func (c *Conn) checkLinks() {
+	c.asking.Lock()
+	defer c.asking.Unlock()
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.freed {
+	freed := c.freed
+	c.mu.Unlock()
+	if freed {
 		return
 	}
 	own, err := c.link.Own.Links()
@@ -304,6 +336,11 @@ func (c *Conn) checkLinks() {
 	}
 	peer, err := c.link.Peer.Links()
 	if err != nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.freed {
 		return
 	}
 	c.acceptLocked() // after the look: what the peer said before it left counts

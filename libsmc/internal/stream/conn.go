@@ -71,11 +71,15 @@ type Conn struct {
 	linger0  bool              // SetLinger(0): Close aborts
 	peerMet  bool              // the peer has been seen attached to my DMB: only then can it leave
 	finished bool              // Close has told the peer
+	owesFIN  bool              // TCP is to be shut down when what is lent comes back
 	tcpEnded bool              // nothing will come from the TCP connection any more
-	spoiled  bool              // the DMBs cannot be reused: a fault, the end of the device, or what was lent at Close
+	finSeen  bool              // since the peer has shut it down
+	spoiled  bool              // the DMBs cannot be reused: a fault, or the end of the device
 	freed    bool              // the link is given back
 
 	wakeUps atomic.Uint64 // system calls made to wake the peer
+
+	asking sync.Mutex // held while the device is asked about the link, which is not given back meanwhile; before mu
 }
 
 // An end is what concerns only one direction: who waits, and what keeps it from waiting.

@@ -31,7 +31,8 @@
 //	4  wait on the futex for the loaded value;     event of the own side (Close, a deadline, the device, a death)
 //	   or poll the bell                            1  say what happened
 //	5  take note and announcement back             2  load the note: awake is the end
-//	                                               3  move the own sequence and wake; or ring the own bell
+//	                                               3  move the own sequence and wake; or interrupt the
+//	                                                  poll: the peer could swallow a ring
 //
 // The rungs, each tried before the next: spin ([Conn.spin]); the link group's doorbell page, if another connection of the group
 // sleeps too (see [Pages] for its steps); futex for a bounded time and in a bounded number of threads; bell for as long as it

@@ -37,7 +37,11 @@ func (c *Conn) setWriteBlocked(blocked bool) {
 		c.flags &^= smc.WriteBlocked
 	}
 	c.writeConsumerLocked()
+	freed := c.freed // after a write that failed, and Close
 	c.mu.Unlock()
+	if freed {
+		return
+	}
 	c.signal(dmb.Writer)
 	if blocked {
 		c.signal(dmb.Reader)

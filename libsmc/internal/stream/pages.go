@@ -28,9 +28,9 @@ const PageBits = dmb.PageBits
 //	4  look again: news is the end             4  take the bits; tell those of         compare-and-swap: awake is the end
 //	5  wait until told                            them who have noted: then to 6    5  move the page's sequence and wake
 //	6  take the announcement back if there     5  wait for the page                    its futex; or ring its bell
-//	   was news; count itself out, and ring    6  take back; take the bits; tell
-//	   the bell if it was the last and the
-//	   dispatcher is on it
+//	   was news; count itself out, and end     6  take back; take the bits; tell
+//	   the poll if it was the last and the
+//	   dispatcher is on the bell
 //
 // The note stays, and so does an announcement that the signaller has not cleared, when it was an event of the own side that
 // woke the sleeper. Who is told in vain finds that out at its next sleep, in step 1.
@@ -73,7 +73,7 @@ func (p *Pages) Close() error {
 	p.closing = true
 	p.mu.Unlock()
 	p.own.Wake()
-	p.ownBell.Ring()
+	p.ownBell.Interrupt()
 	p.ended.Wait()
 	return nil
 }
@@ -135,7 +135,7 @@ func (p *Pages) enter() {
 // of the time somebody else comes before.
 func (p *Pages) exit() {
 	if p.sleepers.Add(-1) == 0 && p.onBell.Load() {
-		p.ownBell.Ring()
+		p.ownBell.Interrupt()
 	}
 }
 

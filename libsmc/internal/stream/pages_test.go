@@ -286,9 +286,14 @@ func TestNoReuse(t *testing.T) {
 			"killed":             func(c1, c2 *Conn) { c1.kill(); c1.Close(); c2.Close() },
 			"killed after Close": func(c1, c2 *Conn) { c1.Close(); c1.kill(); c2.Close() },
 			"bytes on TCP":       func(c1, c2 *Conn) { c2.link.TCP.Write([]byte("x")); wantRead(t, c1, errBytes); c1.Close(); c2.Close() },
-			"reserved at Close":  func(c1, c2 *Conn) { c1.Reserve(1); c1.Close(); c2.Close(); c1.Commit(0) },
-			"peer never closes":  func(c1, c2 *Conn) { c1.Close() },
-			"TCP ends":           func(c1, c2 *Conn) { c2.link.TCP.Close(); wantRead(t, c1, io.EOF); c1.Close() },
+			"lent by the peer": func(c1, c2 *Conn) {
+				c2.Reserve(1)
+				c2.Close()
+				c1.Close()
+				time.AfterFunc(3*closeTime, func() { c2.Commit(0) })
+			},
+			"peer never closes": func(c1, c2 *Conn) { c1.Close() },
+			"TCP ends":          func(c1, c2 *Conn) { c2.link.TCP.Close(); wantRead(t, c1, io.EOF); c1.Close() },
 		} {
 			t.Run(name, func(t *testing.T) {
 				c1, c2 := d.mustPair(t, ringSize)

@@ -43,7 +43,8 @@ func (p *Process) MoveTo(b *dmb.Block) bool {
 	for c := range p.conns {
 		c.moveTo(b)
 	}
-	old.Wake() // the watcher listens to the new one
+	old.Wake()   // the watcher listens to the new one
+	old.Retire() // its daemon is dead; an error says no more
 	return len(p.conns) > 0
 }
 

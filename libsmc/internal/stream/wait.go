@@ -163,7 +163,7 @@ func (c *Conn) rouseLocked(s dmb.Side) {
 	case dmb.OnFutex:
 		c.link.Own.Wake()
 	case dmb.OnBell:
-		c.link.OwnBell.Ring()
+		c.link.OwnBell.Interrupt()
 	case dmb.OnPage:
 		e.tell()
 	}
