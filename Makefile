@@ -6,7 +6,7 @@
 # test     lint, then every test, on real mounts (root or sudo)
 # race     the Go tests under the race detector
 # soak     the long versions of the tests
-# bench    the figures of docs/performance.md
+# bench    the figures of docs/performance.md: bare DMBs, then connections (BENCH_ARGS for ismfs bench)
 # install  into $(DESTDIR)$(PREFIX)
 
 PREFIX  ?= /usr/local
@@ -88,6 +88,7 @@ lint:
 
 bench: setup build
 	$(SUDO) bench/dmb/run.py
+	$(SUDO) bin/ismfs bench all --plot bin/bench.svg $(BENCH_ARGS)
 
 install: build
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include $(DESTDIR)/sbin \

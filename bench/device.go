@@ -52,16 +52,25 @@ func (d *device) found() bool { return d.tree != nil }
 
 // mountUnlessFound has a device there.
 func (d *device) mountUnlessFound() error {
+	if d.found() {
+		return nil
+	}
+	if err := d.mountable(); err != nil {
+		return err
+	}
+	return d.mount()
+}
+
+// mountable returns why a device cannot be mounted, or must not, as far as that is known before it is tried.
+func (d *device) mountable() error {
 	without := "; or measure without: --transports tcp,unix"
 	switch {
-	case d.found():
-		return nil
 	case !errors.Is(d.why, tree.ErrNoMount) && !errors.Is(d.why, tree.ErrDeadMount), os.Getenv(tree.EnvMount) != "":
 		return fmt.Errorf("%w: %w%s", ErrNoDevice, d.why, without)
 	case os.Geteuid() != 0:
 		return fmt.Errorf("%w: none is mounted, and mounting needs root: sudo ismfs bench, or first sudo ismfs mount DIR%s", ErrNoDevice, without)
 	}
-	return d.mount()
+	return nil
 }
 
 func (d *device) mount() error {

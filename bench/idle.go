@@ -63,8 +63,7 @@ func (r *run) idleCells(ctx context.Context, row row, where placement, config pa
 	if task.Conns, err = r.idleConns(row.task.Conns, t.transport, alone.buffer+smc.CDCLen); err != nil {
 		return err
 	}
-	r.step(row, where, 0, fmt.Sprintf("%s, connecting %d", t.Name, task.Conns))
-	r.done--
+	r.say(row, where, fmt.Sprintf("%s, making %d connections", t.Name, task.Conns))
 	crowded, err := startPair(ctx, config, task, where)
 	if err != nil {
 		return err

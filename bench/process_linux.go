@@ -74,9 +74,16 @@ func (p *process) do(t task) error {
 // tell sends a line.
 func (p *process) tell(line string) error {
 	if _, err := io.WriteString(p.in, line+"\n"); err != nil {
-		return fmt.Errorf("the %s: %w", p.name, err)
+		return p.ended()
 	}
 	return nil
+}
+
+// ended is the error of a process that listens or talks no more, with what it complained of.
+func (p *process) ended() error {
+	p.cmd.Process.Kill()
+	p.cmd.Wait()
+	return fmt.Errorf("the %s ended: %s", p.name, strings.TrimSpace(p.stderr.String()))
 }
 
 // want waits for an event. other, unless nil, is the process without which it will not come.
@@ -101,7 +108,7 @@ func (p *process) want(ctx context.Context, name string, patience time.Duration,
 func (p *process) judge(e event, ok bool, name string) (event, error) {
 	switch {
 	case !ok:
-		return e, fmt.Errorf("the %s ended: %s", p.name, strings.TrimSpace(p.stderr.String()))
+		return e, p.ended()
 	case e.Event == eventFailed:
 		return e, fmt.Errorf("the %s: %s", p.name, e.Error)
 	case e.Event != name:

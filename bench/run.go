@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"time"
 )
@@ -149,8 +148,8 @@ func (r *run) noSockets() (string, error) {
 	if r.device.found() {
 		return "a device is mounted already, so that there is no run without one", nil
 	}
-	if os.Geteuid() != 0 {
-		return "mounting needs root", nil
+	if err := r.device.mountable(); err != nil {
+		return err.Error(), nil
 	}
 	attached, err := programsAttached()
 	if attached {
@@ -181,8 +180,12 @@ func (r *run) worker() []string { return append(slices.Clone(r.Command), "bench"
 // step tells what is measured next.
 func (r *run) step(row row, where placement, round int, what string) {
 	r.done++
+	r.say(row, where, fmt.Sprintf("round %d of %d: %s", round+1, r.Rounds, what))
+}
+
+func (r *run) say(row row, where placement, what string) {
 	if r.Progress != nil {
-		r.Progress(r.done, r.cells, fmt.Sprintf("%s, %s, round %d of %d: %s", row.name, where.Name, round+1, r.Rounds, what))
+		r.Progress(r.done, r.cells, fmt.Sprintf("%s, %s, %s", row.name, where.Name, what))
 	}
 }
 

@@ -21,6 +21,9 @@ func (r *Result) WriteTable(w io.Writer) error {
 		r.Machine.CPUs, r.Machine.CPU, float64(r.Machine.Memory)/(1<<30), r.Machine.Kernel, r.Version)
 	fmt.Fprintf(w, "Medians (min–max) of %d rounds of %.3g s. Ratios are to TCP, taken in each round. What both sides use stands as client|server.\n",
 		r.Parameters.Rounds, r.Parameters.Seconds)
+	if d := r.Device; d != nil {
+		fmt.Fprintf(w, "Device: %s%s, --max-dmbs %d, dmb_type %d\n", d.Point, map[bool]string{true: ", mounted for this run"}[d.Own], d.MaxDMBs, d.DMBType)
+	}
 	for _, note := range r.Notes {
 		fmt.Fprintf(w, "Note: %s\n", note)
 	}
