@@ -33,7 +33,7 @@ It uses the device that is mounted (or ISMFS_MOUNT); without one, root mounts on
 connection turns out to be TCP fails.
 
 Nothing else should run meanwhile. Absolute figures of a shared or virtual machine drift; compare the ratios.`),
-		Args: func(c *cobra.Command, args []string) error { return asUsage(cobra.MaximumNArgs(1)(c, args)) },
+		Args: func(c *cobra.Command, args []string) error { return asUsage(c, cobra.MaximumNArgs(1)(c, args)) },
 		RunE: func(c *cobra.Command, args []string) error {
 			o.Rows = "all"
 			if len(args) > 0 {
