@@ -221,4 +221,4 @@ func (s *settings) idleRows() []row {
 }
 
 // idleRest is how much longer the idle rest than a measurement lasts.
-const idleRest = 5
+const idleRest = 10

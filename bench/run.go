@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -52,7 +53,9 @@ func (r *run) all(ctx context.Context, rows []row, result *Result) error {
 		return err
 	}
 	for _, row := range rows {
-		r.cells += len(row.transports) * r.Rounds * len(r.placementsOf(row))
+		for _, where := range r.placementsOf(row) {
+			r.cells += len(row.result(where).Transports) * r.Rounds
+		}
 	}
 	for _, row := range rows { // those of sockets first: they begin without a device
 		if row.kind == socketsKind {
@@ -124,7 +127,12 @@ func (r *run) possible(rows []row) ([]row, error) {
 			row.transports = slices.DeleteFunc(slices.Clone(row.transports), func(t transport) bool { return t.Copy })
 		}
 		row.transports = slices.DeleteFunc(slices.Clone(row.transports), func(t transport) bool { return t.Ring && !r.canRing(row) })
-		possible = append(possible, row)
+		if len(row.transports) > 0 {
+			possible = append(possible, row)
+		}
+	}
+	if len(possible) == 0 {
+		return nil, fmt.Errorf("%w: nothing is left to measure: %s", ErrOptions, strings.Join(r.notes, "; "))
 	}
 	if len(r.transports) == 0 && r.device.found() && !r.device.steerable {
 		r.note("smc-copy is left out: only root, or the user who mounted, can set dmb_copy of " + r.device.Point)
@@ -135,6 +143,9 @@ func (r *run) possible(rows []row) ([]row, error) {
 // canRing reports whether the bare ring can be in a row, and notes why not.
 func (r *run) canRing(row row) bool {
 	if row.name != fmt.Sprintf("bandwidth-%d", ringMessage) {
+		if len(r.transports) > 0 {
+			r.note(fmt.Sprintf("c-ring is in the row bandwidth-%d only", ringMessage))
+		}
 		return false
 	}
 	if r.ring == "" {
