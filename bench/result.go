@@ -44,9 +44,10 @@ type RowResult struct {
 // A TransportResult is one transport in a row.
 type TransportResult struct {
 	Name    string             `json:"name"`
-	Buffer  int                `json:"buffer"` // ring of an SMC connection
-	SMC     int                `json:"smc"`    // connections of the client that were SMC-D, in all rounds
-	TCP     int                `json:"tcp"`    // and those that were not: of SMC, or sockets of another kind
+	Waiting string             `json:"waiting,omitempty"` // how an SMC connection waits
+	Buffer  int                `json:"buffer"`            // ring of an SMC connection
+	SMC     int                `json:"smc"`               // connections of the client that were SMC-D, in all rounds
+	TCP     int                `json:"tcp"`               // and those that were not: of SMC, or sockets of another kind
 	Error   string             `json:"error,omitempty"`
 	Rounds  []figures          `json:"rounds"`
 	Summary map[string]summary `json:"summary"`
@@ -71,6 +72,9 @@ func (r *Result) Failed() int {
 // add notes what a cell's client has seen.
 func (t *TransportResult) add(client report) {
 	t.Buffer = client.Buffer
+	if t.transport.SMC {
+		t.Waiting = waiting
+	}
 	t.SMC += client.SMC
 	t.TCP += client.TCP
 }

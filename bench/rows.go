@@ -185,6 +185,9 @@ func (s *settings) connectRows() []row {
 			},
 		})
 	}
+	if len(s.transports) > 0 && !slices.ContainsFunc(s.transports, func(t transport) bool { return t.SMC }) {
+		return rows // who measures without SMC wants no mount
+	}
 	return append(rows, row{
 		command: "connect", name: "ismfs-mounted", kind: socketsKind,
 		title:      "connect + accept + close of a program that does not use ismfs, without and with a mount; CPU time",
@@ -221,4 +224,4 @@ func (s *settings) idleRows() []row {
 }
 
 // idleRest is how much longer the idle rest than a measurement lasts.
-const idleRest = 5
+const idleRest = 10

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -52,7 +53,9 @@ func (r *run) all(ctx context.Context, rows []row, result *Result) error {
 		return err
 	}
 	for _, row := range rows {
-		r.cells += len(row.transports) * r.Rounds * len(r.placementsOf(row))
+		for _, where := range r.placementsOf(row) {
+			r.cells += len(row.result(where).Transports) * r.Rounds
+		}
 	}
 	for _, row := range rows { // those of sockets first: they begin without a device
 		if row.kind == socketsKind {
@@ -100,41 +103,59 @@ func (r *run) rowEverywhere(ctx context.Context, row row, result *Result) error 
 func (r *run) possible(rows []row) ([]row, error) {
 	var possible []row
 	for _, row := range rows {
-		switch row.kind {
-		case socketsKind:
-			why, err := r.noSockets()
-			if err != nil {
-				return nil, err
-			}
-			if why != "" {
-				r.note(fmt.Sprintf("%s is left out: %s", row.name, why))
-				continue
-			}
-		case quotaKind:
-			q, err := makeQuota()
-			if err == nil {
-				err = q.remove()
-			}
-			if err != nil {
-				r.note(fmt.Sprintf("%s is left out: %v", row.name, err))
-				continue
-			}
+		why, err := r.impossible(row)
+		if err != nil {
+			return nil, err
 		}
-		if len(r.transports) == 0 && r.device.found() && !r.device.steerable {
-			row.transports = slices.DeleteFunc(slices.Clone(row.transports), func(t transport) bool { return t.Copy })
+		if why != "" {
+			r.note(fmt.Sprintf("%s is left out: %s", row.name, why))
+			continue
 		}
-		row.transports = slices.DeleteFunc(slices.Clone(row.transports), func(t transport) bool { return t.Ring && !r.canRing(row) })
-		possible = append(possible, row)
+		row.transports = slices.DeleteFunc(slices.Clone(row.transports), func(t transport) bool {
+			return t.Ring && !r.canRing(row) || t.Copy && !r.canCopy()
+		})
+		if len(row.transports) > 0 {
+			possible = append(possible, row)
+		}
 	}
-	if len(r.transports) == 0 && r.device.found() && !r.device.steerable {
-		r.note("smc-copy is left out: only root, or the user who mounted, can set dmb_copy of " + r.device.Point)
+	if len(possible) == 0 {
+		return nil, fmt.Errorf("%w: nothing is left to measure: %s", ErrOptions, strings.Join(r.notes, "; "))
 	}
 	return possible, nil
+}
+
+// impossible returns why a row cannot be measured; empty: it can.
+func (r *run) impossible(row row) (why string, err error) {
+	switch row.kind {
+	case socketsKind:
+		return r.noSockets()
+	case quotaKind:
+		q, err := makeQuota()
+		if err == nil {
+			err = q.remove()
+		}
+		if err != nil {
+			return err.Error(), nil
+		}
+	}
+	return "", nil
+}
+
+// canCopy reports whether dmb_copy can be set, and notes why not. If somebody asked for it by name, setting it will be tried.
+func (r *run) canCopy() bool {
+	if len(r.transports) > 0 || !r.device.found() || r.device.steerable {
+		return true
+	}
+	r.note("smc-copy is left out: only root, or the user who mounted, can set dmb_copy of " + r.device.Point)
+	return false
 }
 
 // canRing reports whether the bare ring can be in a row, and notes why not.
 func (r *run) canRing(row row) bool {
 	if row.name != fmt.Sprintf("bandwidth-%d", ringMessage) {
+		if len(r.transports) > 0 {
+			r.note(fmt.Sprintf("c-ring is in the row bandwidth-%d only", ringMessage))
+		}
 		return false
 	}
 	if r.ring == "" {

@@ -32,6 +32,7 @@ func TestMain(m *testing.M) {
 // withoutDevice are options for a run that needs neither root nor a mount. package tests has the runs with SMC.
 func withoutDevice(t *testing.T, rows string) Options {
 	t.Setenv(tree.EnvMount, "off")
+	t.Setenv("GORACE", "atexit_sleep_ms=0 "+os.Getenv("GORACE")) // or each of some hundred processes takes a second to end
 	return Options{
 		Command: []string{"/proc/self/exe"}, Rows: rows, Transports: []string{"tcp", "unix"}, Pin: "free",
 		Rounds: 2, Duration: 5 * time.Millisecond, Conns: []int{3},
@@ -160,6 +161,14 @@ func TestWorkerWithoutTask(t *testing.T) {
 	}
 	if err := RunWorker(strings.NewReader("start\n"), new(bytes.Buffer)); err == nil {
 		t.Error("a worker takes anything for its task")
+	}
+}
+
+func TestNothingLeftToMeasure(t *testing.T) {
+	o := withoutDevice(t, "latency")
+	o.Transports = []string{"c-ring"}
+	if _, err := Run(t.Context(), o); !errors.Is(err, ErrOptions) || !strings.Contains(err.Error(), "c-ring is in the row") {
+		t.Error(err)
 	}
 }
 

@@ -12,9 +12,6 @@ import (
 	"github.com/ismfs/ismfs/smc"
 )
 
-// waiting is how libsmc's connections wait unless a program says otherwise.
-const waiting = "adaptive"
-
 // WriteTable writes the result for people.
 func (r *Result) WriteTable(w io.Writer) error {
 	fmt.Fprintf(w, "%s, %d × %s, %.0f GiB, Linux %s, ismfs %s\n", r.Date.Format("2006-01-02 15:04"),
@@ -83,10 +80,10 @@ func (r *RowResult) writeFigures(w io.Writer, t *TransportResult) {
 
 // label is the transport's name, for SMC with how it waits and its ring.
 func (t *TransportResult) label() string {
-	if !t.transport.SMC || t.Buffer == 0 {
+	if t.Waiting == "" || t.Buffer == 0 {
 		return t.Name
 	}
-	return fmt.Sprintf("%s (%s, %s)", t.Name, waiting, sizeText(t.Buffer+smc.CDCLen))
+	return fmt.Sprintf("%s (%s, %s)", t.Name, t.Waiting, sizeText(t.Buffer+smc.CDCLen))
 }
 
 func (r *RowResult) ratioText(t *TransportResult) string {

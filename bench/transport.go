@@ -33,6 +33,9 @@ var plainTransports = map[string]transport{
 	"c-ring":       {Ring: true},
 }
 
+// waiting is how libsmc's connections wait.
+const waiting = "adaptive"
+
 // baseline is the transport to which ratios are taken.
 const baseline = "tcp"
 

@@ -54,8 +54,8 @@ var activities = map[string]activity{
 	"spin":      {prepare: prepareSpin},
 }
 
-// RunWorker is a process of a pair: it reads its task and the parent's words from in and writes events to out. It returns when in
-// ends.
+// RunWorker is a process of a pair: it reads its task and the parent's words from in and writes events to out. When in ends
+// it ends the process, whatever goes on; it returns only if there is no task.
 func RunWorker(in io.Reader, out io.Writer) error {
 	lines := bufio.NewScanner(in)
 	if !lines.Scan() {
@@ -74,7 +74,7 @@ func RunWorker(in io.Reader, out io.Writer) error {
 	for lines.Scan() {
 		w.words <- lines.Text()
 	}
-	os.Exit(0) // whatever goes on: the parent has what it wants, or is gone
+	os.Exit(0) // the parent has what it wants, or is gone
 	return nil
 }
 
