@@ -66,10 +66,10 @@ func (h *cpus) idle(now int64) bool {
 // contended says that another program has taken the CPU away while this one was looking for news. A program that sleeps gets
 // the CPU at once when its news has come; one that has used its share up waits behind the others.
 func (h *cpus) contended(now int64) {
-	d := h.busyFor.Load()
-	if now-h.busyUntil.Load() > mostBusy {
-		d = leastBusy
+	d := min(2*h.busyFor.Load(), mostBusy)
+	if d == 0 || now-h.busyUntil.Load() > mostBusy {
+		d = leastBusy // the first time, or for long
 	}
-	h.busyFor.Store(min(2*d, mostBusy))
+	h.busyFor.Store(d)
 	h.busyUntil.Store(now + d)
 }

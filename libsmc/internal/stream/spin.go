@@ -70,8 +70,9 @@ const (
 	// mostYields is how often the CPU is given away before a sleep. Once is for the peer, the rest for the kernel to take turns.
 	mostYields = 4
 
-	// stolenTime is how long the CPU is gone, while a side looks for news, if a third program has it.
-	stolenTime = int64(time.Millisecond)
+	// stolenTime is how long the CPU is gone, while a side looks for news, if a third program has it. If it was the peer, what a
+	// sleep would have cost more is little beside it.
+	stolenTime = int64(200 * time.Microsecond)
 )
 
 // spin looks for news for a while without sleeping.
@@ -138,12 +139,17 @@ func (s *spinner) yield(news func() bool) bool {
 		began := clock()
 		yield()
 		met := news()
+		stolen := false
 		if now := clock(); now-began > stolenTime {
 			host.contended(now)
+			stolen = true
 		}
 		if met {
 			s.met(round, mostYields)
 			return true
+		}
+		if stolen {
+			break
 		}
 	}
 	s.missed()
