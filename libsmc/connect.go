@@ -42,6 +42,14 @@ func (c *Conn) connect(p *smc.Proposal) {
 		err = c.accepted(p, &accept)
 	}
 	c.settleError(err)
+	c.watch()
+}
+
+// watch is what the handshake's goroutine does for as long as the connection lives.
+func (c *Conn) watch() {
+	if s := c.smc.Load(); s != nil {
+		s.Watch()
+	}
 }
 
 // accepted answers an Accept.

@@ -217,6 +217,11 @@ func (l *Listener) take(tcp *net.TCPConn) *Conn {
 // serve carries a handshake on, and wakes an Accept for what has come of it.
 func (l *Listener) serve(c *Conn) {
 	c.serve()
+	l.served(c)
+	c.watch()
+}
+
+func (l *Listener) served(c *Conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for i, p := range l.pending {

@@ -153,7 +153,7 @@ func (c *Conn) shutTCP(reset bool) error {
 		return nil
 	}
 	c.link.TCP.SetLinger(0)
-	err := c.link.TCP.Close() // ends watchTCP
+	err := c.link.TCP.Close() // ends Watch
 	c.mu.Lock()
 	c.tcpEnded = true
 	c.mu.Unlock()
@@ -177,8 +177,9 @@ var closeTime = 60 * time.Second
 // errBytes is what a byte on the idle TCP connection is.
 var errBytes = &smc.ProtocolError{Msg: "SMC-D", Detail: "bytes on the TCP connection of a connection in SMC-D mode"}
 
-// watchTCP waits for the end of the TCP connection, which is the connection's sign of life.
-func (c *Conn) watchTCP() {
+// Watch waits for the end of the TCP connection, which is the connection's sign of life. It returns when the connection is over:
+// at the peer's end, or some time after Close.
+func (c *Conn) Watch() {
 	n, err := c.link.TCP.Read(make([]byte, 1))
 	if n > 0 {
 		c.fail(errBytes)

@@ -96,7 +96,8 @@ type end struct {
 
 var _ net.Conn = (*Conn)(nil)
 
-// New makes a connection of a link and owns it from then on. After an error the link is still the caller's.
+// New makes a connection of a link and owns it from then on; a goroutine of the caller's has to call Watch. After an error the
+// link is still the caller's.
 //
 // Error: syscall.ECONNABORTED if the device has been switched off since the link's epoch.
 func New(l Link) (*Conn, error) {
@@ -120,7 +121,6 @@ func New(l Link) (*Conn, error) {
 	}
 	c.describe()
 	l.TCP.SetReadDeadline(time.Time{}) // the handshake may have left one
-	go c.watchTCP()
 	return c, nil
 }
 

@@ -39,6 +39,14 @@ func (p *Pages) crowded(c *Conn, strategy Strategy) bool {
 	return p.crowd.count(uint32(period)) > p.alone
 }
 
+// left takes a connection that is over out of the count: many that come one after the other are no crowd.
+func (p *Pages) left(c *Conn) {
+	old := p.crowd.counts.Load()
+	if period, now, _ := unpackCounts(old); now > 0 && uint32(c.waited.Load()) == period {
+		p.crowd.counts.CompareAndSwap(old, old-1<<16) // if it fails, it counts until the next period
+	}
+}
+
 // most returns the count of the last period or of this one.
 func (c *crowd) most(period uint32) uint16 {
 	at, now, before := unpackCounts(c.counts.Load())

@@ -192,7 +192,7 @@ func (d *daemon) joinWith(e endpoint, token dmb.Token, size int, tcp *net.TCPCon
 		return nil, err
 	}
 	l.Own, l.OwnBell, l.TCP, l.Process, l.Epoch = e.own, e.bell, tcp, d.process, e.epoch
-	return New(l)
+	return watched(l)
 }
 
 // pair returns the two ends of a connection, in this process, with DMBs of the given size.
@@ -241,4 +241,13 @@ func tcpPair() (a, b *net.TCPConn, err error) {
 		return nil, nil, err
 	}
 	return c.(*net.TCPConn), s.(*net.TCPConn), nil
+}
+
+// watched makes a connection, and watches it as a handshake's goroutine does.
+func watched(l Link) (*Conn, error) {
+	c, err := New(l)
+	if err == nil {
+		go c.Watch()
+	}
+	return c, err
 }

@@ -95,6 +95,7 @@ func (p *Pages) leave(c *Conn) {
 	p.mu.Lock()
 	p.conns[c.link.OwnBit] = nil
 	p.mu.Unlock()
+	p.left(c)
 }
 
 // usable reports whether a connection with these bits can use the pages: the peer chose one of them.

@@ -237,7 +237,7 @@ func TestReuse(t *testing.T) {
 			var c [2]*Conn
 			released := make(chan bool, 2)
 			for i, tcp := range []*net.TCPConn{t1, t2} {
-				c[i], err = New(Link{
+				c[i], err = watched(Link{
 					Own: ends[i].own, OwnBell: ends[i].bell, Peer: there[1-i], PeerBell: bells[1-i], TCP: tcp, Process: d.process,
 					Epoch: ends[i].epoch, Pages: g.pages[i], OwnBit: 100, PeerBit: 100, Release: func(r bool) { released <- r },
 				})

@@ -72,7 +72,7 @@ const (
 
 	// stolenTime is how long the CPU is gone, while a side looks for news, if a third program has it. If it was the peer, what a
 	// sleep would have cost more is little beside it.
-	stolenTime = int64(200 * time.Microsecond)
+	stolenTime = int64(500 * time.Microsecond)
 )
 
 // spin looks for news for a while without sleeping.

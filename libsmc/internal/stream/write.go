@@ -52,7 +52,11 @@ func (c *Conn) writeSome(p []byte) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	p = p[:min(len(p), space, chunk)]
+	piece := chunk
+	if c.copied {
+		piece = copiedChunk
+	}
+	p = p[:min(len(p), space, piece)]
 	if err := c.put(p); err != nil {
 		return 0, err
 	}

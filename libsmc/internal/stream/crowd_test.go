@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package stream
+
+import "testing"
+
+func TestCrowdCounts(t *testing.T) {
+	var c crowd
+	for _, step := range []struct {
+		period uint32
+		want   uint16
+	}{
+		{7, 1}, {7, 2}, {7, 3}, // three in a period
+		{8, 3}, {8, 3}, {8, 3}, {8, 4}, // the last one counts still
+		{9, 4}, {11, 1}, // one without anybody is forgotten
+		{10, 1}, // a clock that was read before
+	} {
+		if got := c.count(step.period); got != step.want {
+			t.Errorf("in period %d: %d, want %d", step.period, got, step.want)
+		}
+	}
+	if got := c.most(11); got != 1 {
+		t.Errorf("most: %d, want 1", got)
+	}
+}
+
+// Connections that come one after the other are alone; those that are there at once are not.
+func TestCrowded(t *testing.T) {
+	p := &Pages{alone: mostAlone}
+	p.period.Store(5) // the dispatcher works
+	for range 3 {
+		c := new(Conn)
+		for range 2 {
+			if p.crowded(c, Adaptive) {
+				t.Fatal("a lone connection is a crowd")
+			}
+		}
+		p.left(c)
+	}
+	c1, c2 := new(Conn), new(Conn)
+	if p.crowded(c1, Adaptive) || !p.crowded(c2, Adaptive) || !p.crowded(c1, Adaptive) {
+		t.Error("two connections are no crowd")
+	}
+}
+
+func TestSpinnerLearns(t *testing.T) {
+	var s spinner
+	if n := s.next(32); n != 32 {
+		t.Fatalf("the first time %d rounds", n)
+	}
+	for s.rounds > 0 {
+		s.missed()
+	}
+	waits := 0
+	for s.next(32) == 0 {
+		waits++
+	}
+	if waits != firstGap {
+		t.Errorf("%d sleeps before a trial, want %d", waits, firstGap)
+	}
+	s.missed()
+	if s.gap <= firstGap*2-1 {
+		t.Errorf("after a trial in vain the next gap is %d", s.gap)
+	}
+	s.met(40, 32) // a trial may be longer
+	if n := s.next(32); n != 32 {
+		t.Errorf("after a trial that met news %d rounds", n)
+	}
+	for range 100 {
+		s.met(31, 32) // late every time: as dear as sleeping
+	}
+	if n := s.next(32); n > 1 {
+		t.Errorf("news that are always late are waited for %d rounds", n)
+	}
+}
