@@ -211,7 +211,7 @@ func TestBenchMounts(t *testing.T) {
 	wantNothingLeft(t, dir)
 	table := execute(t, change, "ismfs", slices.Concat([]string{"bench", "stream", "--pin=free"}, quick)...)
 	table.want(t, 0)
-	for _, want := range []string{"stream-100: ", "smc (adaptive, 64 KiB)", "messages/s", "1 rounds are too few"} {
+	for _, want := range []string{"stream-100: ", "smc (adaptive, 1 MiB)", "messages/s", "1 rounds are too few"} {
 		if !strings.Contains(table.Stdout, want) {
 			t.Errorf("the table does not say %q:\n%s", want, table.Stdout)
 		}

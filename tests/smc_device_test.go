@@ -34,8 +34,8 @@ func TestBufferSizes(t *testing.T) {
 		variable string
 		want     int
 	}{
-		{"", 64 << 10}, {"16384", 16 << 10}, {"1", 16 << 10}, {"16385", 32 << 10}, {"32k", 32 << 10}, {"100000", 128 << 10},
-		{"256K", 256 << 10}, {"512k", 512 << 10}, {"1m", 1 << 20}, {"7M", 1 << 20}, {"much", 64 << 10},
+		{"", 1 << 20}, {"16384", 16 << 10}, {"1", 16 << 10}, {"16385", 32 << 10}, {"32k", 32 << 10}, {"100000", 128 << 10},
+		{"256K", 256 << 10}, {"512k", 512 << 10}, {"1m", 1 << 20}, {"7M", 1 << 20}, {"much", 1 << 20},
 	} {
 		client := startPeer(t, d.Point, withEnv("SMC_RCVBUF="+row.variable))
 		check(client, func() *peerConn { return client.MustDial(overSMC, "tcp", l.Address) }, row.want)

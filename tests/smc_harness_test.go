@@ -78,10 +78,11 @@ func needOption(t *testing.T, d *device) {
 
 type peer struct{ *client }
 
-// startPeer starts a process whose ISMFS_MOUNT is point; "off" is none.
+// startPeer starts a process whose ISMFS_MOUNT is point; "off" is none. Its rings are of the kernel's size, unless change says
+// otherwise.
 func startPeer(t *testing.T, point string, change ...func(*exec.Cmd)) *peer {
 	t.Helper()
-	return &peer{startClient(t, append([]func(*exec.Cmd){withEnv("ISMFS_MOUNT=" + point)}, change...)...)}
+	return &peer{startClient(t, append([]func(*exec.Cmd){withEnv("ISMFS_MOUNT="+point, "SMC_RCVBUF=64k")}, change...)...)}
 }
 
 // withEnv adds to a client's environment.

@@ -34,10 +34,11 @@ func (b *buffer) Close() error {
 // buffer returns a DMB of size bytes for a connection of the group: one that an earlier connection has left, or a new one,
 // smaller if memory is short (smc_buf_create). size 0 is for this function to choose. Its errors are for Reason.
 func (g *Group) buffer(size int) (*buffer, error) {
-	if size == 0 {
+	larger := size == 0
+	if larger {
 		size = g.dev.defaultSize()
 	}
-	if b := g.pooled(size); b != nil {
+	if b := g.pooled(size, larger); b != nil {
 		g.count(b, dmb.RxReuse)
 		return b, nil
 	}
@@ -90,10 +91,10 @@ func (g *Group) count(b *buffer, how dmb.Counter) {
 // uncount counts one that goes out of use.
 func (g *Group) uncount(b *buffer) { g.dev.block.Add(dmb.RxUsage, -uint64(b.Size())) }
 
-// pooled takes a DMB out of the pool that is as a new one would be, nil if there is none.
-func (g *Group) pooled(size int) *buffer {
+// pooled takes a DMB out of the pool that is as a new one would be, or larger if that will do; nil if there is none.
+func (g *Group) pooled(size int, larger bool) *buffer {
 	for {
-		b := g.fromPool(size)
+		b := g.fromPool(size, larger)
 		if b == nil {
 			return nil
 		}
@@ -113,14 +114,14 @@ func (g *Group) pooled(size int) *buffer {
 	}
 }
 
-func (g *Group) fromPool(size int) *buffer {
+func (g *Group) fromPool(size int, larger bool) *buffer {
 	d := g.dev
 	kind, mode := d.block.Settings()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for i := len(g.pool) - 1; i >= 0; i-- {
 		b := g.pool[i]
-		if b.Size() != size || b.epoch != d.block.Epoch() || b.Type() != kind || b.Separated() != (mode == tree.Separated) {
+		if b.Size() < size || b.Size() > size && !larger || b.epoch != d.block.Epoch() || b.Type() != kind || b.Separated() != (mode == tree.Separated) {
 			continue
 		}
 		g.pool = append(g.pool[:i], g.pool[i+1:]...)
