@@ -19,9 +19,10 @@ GOFLAGS_VERSION = -trimpath -ldflags '-X main.version=$(VERSION)'
 SOAK    ?= 60s
 
 PROGRAMS = ismfs smcd-dump
-PACKAGES = gcc libc6-dev make git python3 iproute2 util-linux kmod nftables tshark
+PACKAGES = gcc libc6-dev make git python3 iproute2 util-linux kmod nftables tshark \
+           redis-server redis-tools nginx-light wrk sockperf iperf3 memcached socat curl
 
-.PHONY: all setup build clients examples install demo test test-go test-examples race soak lint bench clean
+.PHONY: all setup build clients preload examples install demo test test-go test-examples race soak lint bench clean
 
 all: build
 
@@ -35,7 +36,7 @@ setup:
 	cd examples && $(GO) mod download
 	@[ -e /dev/fuse ] || $(SUDO) modprobe fuse || echo "setup: /dev/fuse is missing; ismfs doctor tells more" >&2
 
-build: clients examples
+build: clients preload examples
 	CGO_ENABLED=0 $(GO) build $(GOFLAGS_VERSION) -o bin/ ./cmd/ismfs ./tools/smcd-dump
 
 # The examples are a module of their own, so that who imports libsmc does not inherit what they need.
@@ -47,6 +48,12 @@ examples:
 
 clients:
 	$(MAKE) --no-print-directory -C clients/c
+
+# The library that smc_run puts in front of the C library, and the launcher.
+preload:
+	$(MAKE) --no-print-directory -C preload
+	@mkdir -p bin
+	sed 's|@VERSION@|$(VERSION)|' tools/smc_run/smc_run > bin/smc_run.new && chmod 755 bin/smc_run.new && mv bin/smc_run.new bin/smc_run
 
 demo: setup build
 	$(SUDO) demo/run.sh
@@ -96,6 +103,8 @@ install: build
 	ln -sf $(PREFIX)/bin/ismfs $(DESTDIR)/sbin/mount.ismfs
 	ln -sf $(PREFIX)/bin/ismfs $(DESTDIR)/sbin/mount.fuse.ismfs
 	install -m 644 bin/libismfs.a $(DESTDIR)$(PREFIX)/lib/
+	install -m 755 bin/smc_run $(DESTDIR)$(PREFIX)/bin/
+	install -m 755 bin/libsmc-preload.so $(DESTDIR)$(PREFIX)/lib/
 	install -m 644 clients/c/ismfs.h $(DESTDIR)$(PREFIX)/include/
 	install -m 644 clients/python/ismfs.py $(DESTDIR)$(PREFIX)/share/ismfs/
 	install -m 644 docs/man/*.8 $(DESTDIR)$(PREFIX)/share/man/man8/
@@ -104,3 +113,4 @@ install: build
 clean:
 	rm -rf bin
 	$(MAKE) --no-print-directory -C clients/c clean
+	$(MAKE) --no-print-directory -C preload clean

@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What procs.c and slots.c share. */
+#ifndef ISMFS_PROCS_H
+#define ISMFS_PROCS_H
+
+#include "internal.h"
+
+struct ismfs_procs {
+	unsigned char *map;
+	size_t size;
+	_Atomic size_t populated; /* bytes from the start */
+	int fd;
+};
+
+#endif
