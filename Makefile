@@ -22,7 +22,7 @@ PROGRAMS = ismfs smcd-dump
 PACKAGES = gcc libc6-dev make git python3 iproute2 util-linux kmod nftables tshark \
            redis-server redis-tools nginx-light wrk sockperf iperf3 memcached socat curl
 
-.PHONY: all setup build clients preload examples install demo test test-go test-examples race soak lint bench clean
+.PHONY: all setup build clients preload preload-test examples install demo test test-go test-examples race soak lint bench clean
 
 all: build
 
@@ -49,11 +49,15 @@ examples:
 clients:
 	$(MAKE) --no-print-directory -C clients/c
 
-# The library that smc_run puts in front of the C library, and the launcher.
-preload:
-	$(MAKE) --no-print-directory -C preload
-	@mkdir -p bin
-	sed 's|@VERSION@|$(VERSION)|' tools/smc_run/smc_run > bin/smc_run.new && chmod 755 bin/smc_run.new && mv bin/smc_run.new bin/smc_run
+# The library that smc_run puts in front of the C library, and the launcher; preload-test: with what their tests need.
+BIN = bin
+preload: PRELOAD_GOAL = all
+preload-test: PRELOAD_GOAL = test
+preload preload-test:
+	@mkdir -p $(BIN)
+	$(MAKE) --no-print-directory -C preload BIN=$(abspath $(BIN)) $(PRELOAD_GOAL)
+	@sed 's|@VERSION@|$(VERSION)|' tools/smc_run/smc_run > $(BIN)/smc_run.new && chmod 755 $(BIN)/smc_run.new && \
+	    mv $(BIN)/smc_run.new $(BIN)/smc_run
 
 demo: setup build
 	$(SUDO) demo/run.sh
@@ -70,6 +74,7 @@ endif
 
 test-go:
 	$(GO) build $(RACE) -o bin/test$(RACE)/ ./cmd/ismfs ./tools/smcd-dump
+	$(MAKE) --no-print-directory preload-test BIN=bin/test$(RACE)
 	$(TEST_ENV) $(GO) test -count=1 $(RACE) $(AS_ROOT) $(TEST_ARGS)
 
 test-examples:

@@ -96,6 +96,7 @@ static int begin(int fd, int result, int buffer)
 		epoll_adopt(s, fd);
 		errno = saved;
 	} else {
+		atomic_store(&s->shared->told, true);
 		lock_take(&s->shared->handshake);
 		handshake_connected(s, fd);
 		lock_release(&s->shared->handshake);
@@ -122,6 +123,8 @@ static int connect_again(struct sock *s, int fd, const struct sockaddr *to, sock
 		errno = atomic_load(&s->shared->error);
 		return -1;
 	}
+	if (!atomic_exchange(&s->shared->told, true))
+		return 0; /* the end of a connect that did not wait, told once */
 	errno = EISCONN;
 	return -1;
 }

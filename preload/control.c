@@ -267,6 +267,7 @@ static int pending_error(struct sock *s, int fd)
 		stop = atomic_load(&s->stream.state->read_stop);
 		return stop > 0 ? stop : 0;
 	case SOCK_HANDSHAKE:
+		atomic_store(&s->shared->told, true);
 		return 0;
 	}
 	return -1;

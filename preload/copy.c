@@ -65,7 +65,7 @@ static ssize_t send_file(struct sock *s, int out, int in, off_t *offset, size_t 
 }
 
 /* The connection of a descriptor, settled, with a reference; NULL: the kernel's, or *error. */
-static struct sock *connection(int fd, enum side side, int flags, int *error)
+static struct sock *connection(int fd, enum side side, int *error)
 {
 	struct sock *s = table_moves(fd) ? table_get(fd, false) : NULL;
 
@@ -73,7 +73,7 @@ static struct sock *connection(int fd, enum side side, int flags, int *error)
 	if (s == NULL)
 		return NULL;
 	if (sock_kind(s) != SOCK_LISTENER)
-		*error = io_ready(s, fd, side, flags);
+		*error = io_ready(s, fd, side, 0);
 	if (sock_kind(s) == SOCK_SMC && *error == 0)
 		return s;
 	sock_put(s);
@@ -85,7 +85,7 @@ static struct sock *connection(int fd, enum side side, int flags, int *error)
 EXPORT ssize_t sendfile(int out, int in, off_t *offset, size_t n)
 {
 	int error;
-	struct sock *s = connection(out, WRITER, 0, &error);
+	struct sock *s = connection(out, WRITER, &error);
 	ssize_t sent;
 
 	if (error != 0)
@@ -105,7 +105,7 @@ EXPORT ssize_t sendfile64(int out, int in, off64_t *offset, size_t n)
 /* ---- splice ---- */
 
 /* Into a pipe: as much as it takes, which is then read. */
-static ssize_t splice_out(struct sock *s, int fd, int pipe, size_t n, int flags)
+static ssize_t splice_out(struct sock *s, int fd, int pipe, size_t n)
 {
 	char *piece = malloc(PIECE);
 	struct iovec iov = { piece, n < PIECE ? n : PIECE };
@@ -113,7 +113,7 @@ static ssize_t splice_out(struct sock *s, int fd, int pipe, size_t n, int flags)
 
 	if (piece == NULL)
 		return -ENOMEM;
-	got = io_read(s, fd, &iov, 1, flags | MSG_PEEK);
+	got = io_read(s, fd, &iov, 1, MSG_PEEK);
 	if (got > 0) {
 		put = real()->write(pipe, piece, (size_t)got);
 		got = put < 0 ? -errno : put;
@@ -126,7 +126,7 @@ static ssize_t splice_out(struct sock *s, int fd, int pipe, size_t n, int flags)
 }
 
 /* From a pipe: no more than there is space for, since what is taken out of it cannot be put back. */
-static ssize_t splice_in(struct sock *s, int fd, int pipe, size_t n, int flags)
+static ssize_t splice_in(struct sock *s, int fd, int pipe, size_t n)
 {
 	char *piece = malloc(PIECE);
 	size_t space = s->stream.tx_len - stream_unread_by_peer(&s->stream);
@@ -137,7 +137,7 @@ static ssize_t splice_in(struct sock *s, int fd, int pipe, size_t n, int flags)
 		return -ENOMEM;
 	if (space > 0 && iov.iov_len > space)
 		iov.iov_len = space;
-	if (space == 0 && (flags & MSG_DONTWAIT || atomic_load(&s->shared->nonblocking))) {
+	if (space == 0 && atomic_load(&s->shared->nonblocking)) {
 		io_full(s);
 		free(piece);
 		return -EAGAIN;
@@ -147,21 +147,21 @@ static ssize_t splice_in(struct sock *s, int fd, int pipe, size_t n, int flags)
 		got = -errno;
 	iov.iov_len = got > 0 ? (size_t)got : 0;
 	if (got > 0)
-		got = io_write(s, fd, &iov, 1, flags & ~MSG_DONTWAIT);
+		got = io_write(s, fd, &iov, 1, 0);
 	free(piece);
 	return got;
 }
 
 EXPORT ssize_t splice(int in, off64_t *in_at, int out, off64_t *out_at, size_t n, unsigned int flags)
 {
-	int how = flags & SPLICE_F_NONBLOCK ? MSG_DONTWAIT : 0, error;
-	struct sock *s = connection(in, READER, how, &error);
+	int error; /* SPLICE_F_NONBLOCK is for the pipe; a socket waits as its own mode says */
+	struct sock *s = connection(in, READER, &error);
 	ssize_t moved;
 
 	if (s != NULL) {
-		moved = splice_out(s, in, out, n, how);
-	} else if (error == 0 && (s = connection(out, WRITER, how, &error)) != NULL) {
-		moved = splice_in(s, out, in, n, how);
+		moved = splice_out(s, in, out, n);
+	} else if (error == 0 && (s = connection(out, WRITER, &error)) != NULL) {
+		moved = splice_in(s, out, in, n);
 	} else {
 		if (error == 0)
 			return real()->splice(in, in_at, out, out_at, n, flags);

@@ -12,7 +12,7 @@
 #include "wait.h"
 
 /* How long a sleep lasts before the peers' lives are looked after; how long the kernel is not asked while connections are ready. */
-static const int64_t tick_ns = INT64_C(1000000000), unasked_ns = 50000;
+static const int64_t tick_ns = INT64_C(1000000000), hurry_ns = INT64_C(100000000), unasked_ns = 50000;
 
 enum { ALWAYS = EPOLLERR | EPOLLHUP, ITEM_BITS = EPOLLIN | EPOLLOUT | EPOLLRDNORM | EPOLLWRNORM | EPOLLRDHUP };
 
@@ -25,6 +25,8 @@ static uint32_t ready_now(const struct item *it)
 
 	if (sock_kind(s) == SOCK_SMC)
 		ready = (uint16_t)stream_ready(&s->stream);
+	else if (sock_kind(s) == SOCK_HANDSHAKE)
+		ready = (uint16_t)handshake_ready(s);
 	else if (sock_kind(s) == SOCK_FAILED)
 		ready = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLERR | EPOLLHUP;
 	return ready & ((it->events & ITEM_BITS) | ALWAYS);
@@ -187,18 +189,35 @@ static void look_at_pages(struct set *set)
 	}
 }
 
+static int64_t tick_of(const struct set *set)
+{
+	return atomic_load(&set->settling) ? hurry_ns : tick_ns;
+}
+
+/* Under the set's lock. */
+static bool is_settling(const struct item *it)
+{
+	int kind = sock_kind(it->sock);
+
+	if (kind != SOCK_HANDSHAKE && kind != SOCK_CONNECTING)
+		return false;
+	atomic_store(&it->set->settling, true);
+	return true;
+}
+
 /* Once a second: handshakes that take too long, peers that have gone, what link groups keep. */
 static void tick(struct set *set)
 {
 	int64_t now = now_ns();
 
-	if (now - set->ticked < tick_ns)
+	if (now - set->ticked < tick_of(set))
 		return;
 	set->ticked = now;
+	atomic_store(&set->settling, false);
 	link_sweep();
 	lock_take(&set->lock);
 	for (struct item *it = set->items; it != NULL; it = it->after)
-		if (sock_kind(it->sock) != SOCK_SMC || atomic_load(procs_word(it->sock->stream.procs)) != it->sock->heard)
+		if (is_settling(it) || (sock_kind(it->sock) == SOCK_SMC && atomic_load(procs_word(it->sock->stream.procs)) != it->sock->heard))
 			it->due = true;
 	lock_release(&set->lock);
 	for (bool any = true; any;) {
@@ -310,7 +329,9 @@ static int wait_in(struct set *set, const struct request *r)
 			return k > 0 ? n + sort_out(set, r->events + n, k) : n;
 		}
 		tick(set);
-		until = now + tick_ns < r->deadline ? now + tick_ns : r->deadline;
+		until = now + tick_of(set);
+		if (until > r->deadline)
+			until = r->deadline;
 		k = sleep_in(set, r, until);
 		if (k < 0)
 			return k;

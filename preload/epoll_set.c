@@ -191,6 +191,7 @@ static void listen_to(struct item *it)
 	struct own_page *p;
 
 	if (sock_kind(s) != SOCK_SMC) {
+		atomic_store(&it->set->settling, true);
 		uint32_t events = sock_kind(s) == SOCK_FAILED ? 0 : (uint32_t)handshake_awaits(s);
 
 		(void)control(it->set->fd, EPOLL_CTL_MOD, it->fd, events | EPOLLET, mark_data(MARK_TCP, it->fd));

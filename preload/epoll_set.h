@@ -33,6 +33,7 @@ struct set {
 	int kick;                      /* an eventfd in the kernel's set */
 	int64_t asked;                 /* when the kernel was asked last */
 	int64_t ticked;
+	_Atomic bool settling; /* handshakes go on */
 	struct lock lock;
 	struct item *items;
 	struct item *first, *last; /* candidates */

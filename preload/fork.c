@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Processes. A child of fork has its parent's connections: each counts who has it, and only the last one closes. A child of vfork has its
- * parent's memory and must not touch what is there. An exec ends the library's hold on everything.
+ * parent's memory and must not touch what is there.
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -49,6 +50,15 @@ static void hold(struct sock *s, int fd)
 	s->counted = true;
 }
 
+/* Another thread of the parent's may have held them. */
+static void reset(struct sock *s, int fd)
+{
+	(void)fd;
+	s->listing.word = s->watching.word = 0;
+	s->waiters[READER] = s->waiters[WRITER] = 0;
+	s->counted = false;
+}
+
 static void uncount(struct sock *s, int fd)
 {
 	(void)fd;
@@ -76,7 +86,8 @@ static void in_child(void)
 	lock_forget_thread();
 	process = getpid();
 	is_child = true;
-	each_socket(uncount);
+	each_socket(reset);
+	sock_forked();
 	device_lock.word = link_lock.word = 0;
 	device_forked();
 	link_forked();
@@ -84,49 +95,101 @@ static void in_child(void)
 	epoll_forked();
 }
 
-/* ---- exec: a program that cannot go on with what its parent's connections were gives them up ---- */
+/*
+ * ---- exec ----
+ *
+ * The new program knows nothing of what its descriptors were. One that it would inherit and whose bytes do not go through TCP is made a
+ * socket that is shut down in both directions: reads give the end, writes EPIPE. And this process has its connections no more.
+ */
 
-static bool before_exec(void)
+enum { MOST_REPLACED = 256 };
+
+/* On the stack: a child of vfork has its parent's heap. */
+struct exec_state {
+	struct {
+		int fd, saved;
+	} replaced[MOST_REPLACED];
+	int n;
+	bool given_up;
+};
+
+static int dead_socket(void)
 {
-	if (!is_child || !process_is_ours())
-		return false;
+	int pair[2];
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
+		return -1;
+	(void)real()->shutdown(pair[0], SHUT_RDWR);
+	real()->close(pair[1]);
+	return pair[0];
+}
+
+static void replace(struct exec_state *e, int fd)
+{
+	int dead, flags = real()->fcntl(fd, F_GETFD);
+
+	if (flags < 0 || (flags & FD_CLOEXEC) || e->n == MOST_REPLACED)
+		return;
+	dead = dead_socket();
+	if (dead < 0)
+		return;
+	e->replaced[e->n].fd = fd;
+	e->replaced[e->n].saved = real()->fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	if (e->replaced[e->n].saved >= 0 && real()->dup2(dead, fd) == fd)
+		e->n++;
+	real()->close(dead);
+}
+
+static void before_exec(struct exec_state *e)
+{
+	e->n = 0;
+	e->given_up = is_child && process_is_ours();
 	for (int fd = 0, end = table_end(); fd < end; fd++) {
 		struct sock *s = table_has(fd) ? table_get(fd, true) : NULL;
+		int kind = s != NULL ? sock_kind(s) : 0;
 
+		if (kind == SOCK_SMC || kind == SOCK_HANDSHAKE)
+			replace(e, fd);
 		if (s == NULL)
 			continue;
-		if (!s->counted && atomic_load(&s->shared->holders) > 1) {
+		if (e->given_up && !s->counted && atomic_load(&s->shared->holders) > 1) {
 			atomic_fetch_sub(&s->shared->holders, 1);
 			s->counted = true;
 		}
 		sock_put(s);
 	}
-	return true;
 }
 
-static void after_failed_exec(bool given_up)
+static void take_back(struct sock *s, int fd)
+{
+	(void)fd;
+	if (s->counted)
+		atomic_fetch_add(&s->shared->holders, 1);
+	s->counted = false;
+}
+
+static void after_failed_exec(struct exec_state *e)
 {
 	int saved = errno;
 
-	for (int fd = 0, end = given_up ? table_end() : 0; fd < end; fd++) {
-		struct sock *s = table_has(fd) ? table_get(fd, true) : NULL;
-
-		if (s == NULL)
-			continue;
-		if (s->counted)
-			atomic_fetch_add(&s->shared->holders, 1);
-		s->counted = false;
-		sock_put(s);
+	while (e->n-- > 0) {
+		(void)real()->dup2(e->replaced[e->n].saved, e->replaced[e->n].fd);
+		real()->close(e->replaced[e->n].saved);
 	}
+	if (e->given_up)
+		each_socket(take_back);
 	errno = saved;
 }
 
 EXPORT int execve(const char *path, char *const arguments[], char *const environment[])
 {
-	bool given_up = before_exec();
-	int result = real()->execve(path, arguments, environment);
+	struct exec_state e;
+	int result;
 
-	after_failed_exec(given_up);
+	before_exec(&e);
+	result = real()->execve(path, arguments, environment);
+
+	after_failed_exec(&e);
 	return result;
 }
 
@@ -137,10 +200,13 @@ EXPORT int execv(const char *path, char *const arguments[])
 
 EXPORT int execvpe(const char *file, char *const arguments[], char *const environment[])
 {
-	bool given_up = before_exec();
-	int result = real()->execvpe(file, arguments, environment);
+	struct exec_state e;
+	int result;
 
-	after_failed_exec(given_up);
+	before_exec(&e);
+	result = real()->execvpe(file, arguments, environment);
+
+	after_failed_exec(&e);
 	return result;
 }
 
@@ -151,10 +217,13 @@ EXPORT int execvp(const char *file, char *const arguments[])
 
 EXPORT int fexecve(int fd, char *const arguments[], char *const environment[])
 {
-	bool given_up = before_exec();
-	int result = real()->fexecve(fd, arguments, environment);
+	struct exec_state e;
+	int result;
 
-	after_failed_exec(given_up);
+	before_exec(&e);
+	result = real()->fexecve(fd, arguments, environment);
+
+	after_failed_exec(&e);
 	return result;
 }
 

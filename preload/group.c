@@ -81,6 +81,7 @@ static void group_free(struct group *g)
 		remote_close(g->peer_page);
 	if (!g->inherited)
 		slot_free(g->device->procs, g->slot);
+	free(g->bits_free);
 	free(g);
 }
 
@@ -261,8 +262,17 @@ uint16_t group_take_bit(struct group *g)
 
 void group_give_bit(struct group *g, uint16_t bit)
 {
-	if (bit != 0 && g->bits_freed < sizeof(g->bits_free) / sizeof(g->bits_free[0]))
-		g->bits_free[g->bits_freed++] = bit;
+	if (bit == 0)
+		return;
+	if (g->bits_freed == g->bits_room) {
+		uint16_t *more = realloc(g->bits_free, (g->bits_room + 256) * sizeof(*more));
+
+		if (more == NULL)
+			return;
+		g->bits_free = more;
+		g->bits_room += 256;
+	}
+	g->bits_free[g->bits_freed++] = bit;
 }
 
 /* ---- pages ---- */

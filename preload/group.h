@@ -22,7 +22,9 @@ struct group {
 	int64_t idle_since;
 	struct buffer *pool;
 	unsigned int pooled;
-	uint16_t bits_free[256], bits_freed, bits_given;
+	uint16_t *bits_free; /* given back */
+	unsigned int bits_freed, bits_room;
+	uint16_t bits_given;
 	bool page_tried;
 	struct own_page *page;
 	struct remote *peer_page;

@@ -19,6 +19,18 @@ short handshake_awaits(const struct sock *s)
 	return sock_kind(s) == SOCK_CONNECTING ? POLLOUT : POLLIN;
 }
 
+/* How long a client's poll waits for the handshake. */
+static const int64_t ready_ns = INT64_C(200000000);
+
+short handshake_ready(const struct sock *s)
+{
+	const struct shared *sh = s->shared;
+
+	if (sock_kind(s) != SOCK_HANDSHAKE || !sh->client || atomic_load(&sh->told) || now_ns() - sh->proposed < ready_ns)
+		return 0;
+	return POLLOUT | POLLWRNORM;
+}
+
 /* ---- ends ---- */
 
 void settle_plain(struct sock *s, int fd, uint32_t reason, uint32_t diagnosis)
@@ -131,6 +143,7 @@ static void propose(struct sock *s, int fd)
 		return;
 	}
 	sh->awaits = CLC_ACCEPT;
+	sh->proposed = now_ns();
 	sh->deadline = FOREVER; /* the server's program has to run */
 	atomic_store_explicit(&sh->kind, SOCK_HANDSHAKE, memory_order_release);
 	sock_settled(s, fd); /* not yet, but what is awaited of TCP is another thing now */

@@ -11,6 +11,12 @@ struct sock;
 /* Carry it on as far as it goes without waiting. Returns whether it is settled. */
 bool handshake_drive(struct sock *s, int fd);
 
+/*
+ * What poll says of a connection that is not settled. A client whose server takes its time is connected all the same: it can be written to
+ * until somebody has asked.
+ */
+short handshake_ready(const struct sock *s);
+
 /* What to wait for on TCP: POLLIN or POLLOUT. */
 short handshake_awaits(const struct sock *s);
 

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "debug.h"
 #include "io.h"
 #include "handshake.h"
 #include "real.h"
@@ -56,6 +57,7 @@ int io_ready(struct sock *s, int fd, enum side side, int flags)
 	int err;
 
 	if (!handshake_drive(s, fd)) {
+		atomic_store(&s->shared->told, true);
 		if (must_not_wait(s, flags))
 			return -EAGAIN;
 		limit = limit_of(s, fd, side);
@@ -116,19 +118,26 @@ static void broken_pipe(int flags)
 
 ssize_t io_write(struct sock *s, int fd, const struct iovec *iov, int n, int flags)
 {
+	bool whole = !must_not_wait(s, flags);
 	size_t done = 0, wanted = 0;
 	int64_t deadline = 0;
 
 	for (int i = 0; i < n; i++)
 		wanted += iov[i].iov_len;
 	while (done < wanted) {
-		ssize_t put = stream_write(&s->stream, iov, n, done);
+		ssize_t put = stream_write(&s->stream, iov, n, done, whole);
 
 		if (put > 0) {
 			done += (size_t)put;
 			continue;
 		}
-		if (put == -EAGAIN)
+		if (put == -EBUSY && whole) {
+			stream_wait_turn(&s->stream);
+			continue;
+		}
+		if (put == -EBUSY)
+			put = -EAGAIN;
+		else if (put == -EAGAIN)
 			put = wait_for(s, fd, WRITER, flags, &deadline);
 		if (put == 0)
 			continue;
@@ -140,6 +149,8 @@ ssize_t io_write(struct sock *s, int fd, const struct iovec *iov, int n, int fla
 			io_full(s);
 		return put;
 	}
+	if (whole)
+		stream_written(&s->stream);
 	if (done < wanted)
 		io_full(s);
 	return (ssize_t)done;
@@ -335,12 +346,46 @@ EXPORT ssize_t sendto(int fd, const void *b, size_t n, int flags, const struct s
 	return real()->sendto(fd, b, n, flags, to, size);
 }
 
+/* A descriptor whose bytes do not go through TCP is nothing to whom it is passed. */
+static bool passes_connection(const struct msghdr *m)
+{
+	struct msghdr *header = (struct msghdr *)(uintptr_t)m;
+
+	for (struct cmsghdr *c = CMSG_FIRSTHDR(header); c != NULL; c = CMSG_NXTHDR(header, c)) {
+		size_t n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+
+		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
+			continue;
+		for (size_t i = 0; i < n; i++) {
+			int passed;
+			struct sock *s;
+
+			memcpy(&passed, CMSG_DATA(c) + i * sizeof(int), sizeof(int));
+			s = table_moves(passed) ? table_get(passed, false) : NULL;
+			if (s == NULL)
+				continue;
+			(void)handshake_drive(s, passed);
+			if (sock_kind(s) == SOCK_SMC || sock_kind(s) == SOCK_HANDSHAKE) {
+				debug("fd %d is in SMC-D mode and cannot be passed to another process", passed);
+				sock_put(s);
+				return true;
+			}
+			sock_put(s);
+		}
+	}
+	return false;
+}
+
 EXPORT ssize_t sendmsg(int fd, const struct msghdr *m, int flags)
 {
 	ssize_t result;
 
 	if (table_moves(fd) && (odd(flags, &result) || move(fd, WRITES, m->msg_iov, (int)m->msg_iovlen, flags, &result)))
 		return result;
+	if (m->msg_controllen > 0 && passes_connection(m)) {
+		errno = EOPNOTSUPP;
+		return -1;
+	}
 	return real()->sendmsg(fd, m, flags);
 }
 

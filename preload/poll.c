@@ -17,7 +17,8 @@
 #include "table.h"
 #include "wait.h"
 
-static const int64_t tick_ns = INT64_C(1000000000);
+/* How long a sleep lasts before the peers' lives are looked after; while a handshake goes on. */
+static const int64_t tick_ns = INT64_C(1000000000), hurry_ns = INT64_C(100000000);
 
 enum { ON_STACK = 32, ALWAYS = POLLERR | POLLHUP, NAMES = POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM | POLLRDHUP | ALWAYS };
 
@@ -46,7 +47,7 @@ static short look_at(struct request *r, nfds_t i)
 	struct sock *s = r->watches[i].sock;
 
 	if (!handshake_drive(s, r->fds[i].fd))
-		return 0;
+		return handshake_ready(s) & wanted(&r->fds[i]);
 	switch (sock_kind(s)) {
 	case SOCK_SMC:
 		return stream_ready(&s->stream) & wanted(&r->fds[i]);
@@ -180,12 +181,25 @@ static void wake_up(struct request *r)
 	}
 }
 
+static bool is_settling(const struct request *r)
+{
+	for (nfds_t i = 0; i < r->n; i++)
+		if (r->watches[i].sock != NULL && sock_kind(r->watches[i].sock) == SOCK_HANDSHAKE)
+			return true;
+	return false;
+}
+
 /* What ppoll returns; the connections have to be looked at again. */
 static int sleep_once(struct request *r)
 {
-	int64_t now = now_ns(), until = now + tick_ns < r->deadline ? now + tick_ns : r->deadline;
 	bool nothing = go_to_sleep(r);
-	int k = ask_kernel(r, prepare(r, true), nothing ? until : 0), saved = errno;
+	int64_t until = now_ns() + (is_settling(r) ? hurry_ns : tick_ns);
+	int k, saved;
+
+	if (until > r->deadline)
+		until = r->deadline;
+	k = ask_kernel(r, prepare(r, true), nothing ? until : 0);
+	saved = errno;
 
 	wake_up(r);
 	errno = saved;

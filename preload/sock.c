@@ -20,6 +20,11 @@
 static struct sock *free_socks;
 static struct lock free_lock;
 
+void sock_forked(void)
+{
+	free_lock.word = 0;
+}
+
 static struct sock *object_take(void)
 {
 	enum { MANY = 64 };
@@ -160,7 +165,9 @@ void sock_settled(struct sock *s, int fd)
 	int kind = sock_kind(s);
 
 	sock_describe(s, fd);
-	if (kind == SOCK_PLAIN)
+	if (kind == SOCK_PLAIN && atomic_load(&s->fds) == 1)
+		table_set(fd, s, true);
+	else if (kind == SOCK_PLAIN)
 		for (int i = 0, end = table_end(); i < end; i++) {
 			uintptr_t entry = atomic_load(&table[i]);
 

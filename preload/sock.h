@@ -33,6 +33,8 @@ struct shared {
 	bool client, kernel;   /* kernel: the peer is the kernel's SMC */
 	uint8_t awaits;        /* CLC_ACCEPT, CLC_PROPOSAL or CLC_CONFIRM */
 	int64_t deadline;      /* for the peer's next message */
+	int64_t proposed;      /* when a client has sent its Proposal */
+	_Atomic bool told;     /* the program has asked whether its connect has ended */
 	_Atomic int error;     /* of FAILED; of a connect */
 	_Atomic bool error_told;
 	_Atomic bool nonblocking, linger_zero;
@@ -90,6 +92,9 @@ bool sock_drop(int fd);
 
 /* One more descriptor of the same socket. */
 void sock_alias(int from, int to);
+
+/* In a child of fork. */
+void sock_forked(void);
 
 /* Whether this is the process that the library knows: not a child of vfork, which has its parent's memory. */
 bool process_is_ours(void);

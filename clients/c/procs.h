@@ -9,6 +9,7 @@ struct ismfs_procs {
 	unsigned char *map;
 	size_t size;
 	_Atomic size_t populated; /* bytes from the start */
+	_Atomic size_t hint; /* where a free slot may be */
 	int fd;
 };
 

@@ -66,18 +66,36 @@ static bool populate_to(struct ismfs_procs *procs, size_t end)
 }
 
 /* A free slot's first word is even and its kind 0; whoever makes it odd has it. One that is odd is not listed. */
+static bool claim(struct ismfs_procs *procs, size_t at)
+{
+	uint32_t sequence = atomic_load(word32(procs, at));
+
+	return !(sequence & 1) && procs->map[at + 4] == 0 && atomic_compare_exchange_strong(word32(procs, at), &sequence, sequence + 1);
+}
+
+static size_t claim_between(struct ismfs_procs *procs, size_t from, size_t to)
+{
+	for (size_t at = from; at + SLOT_SIZE <= to; at += SLOT_SIZE)
+		if (claim(procs, at)) {
+			atomic_store(&procs->hint, at + SLOT_SIZE);
+			return at;
+		}
+	return 0;
+}
+
+/* From where the last one was; what other processes have freed before it is found before another page is brought in. */
 uint32_t slot_take(struct ismfs_procs *procs)
 {
-	for (size_t at = FIRST_SLOT; at + SLOT_SIZE <= procs->size; at += SLOT_SIZE) {
-		uint32_t sequence;
+	size_t hint = atomic_load(&procs->hint), end = atomic_load(&procs->populated), at;
 
-		if (!populate_to(procs, at + SLOT_SIZE))
-			return 0;
-		sequence = atomic_load(word32(procs, at));
-		if (!(sequence & 1) && procs->map[at + 4] == 0 && atomic_compare_exchange_strong(word32(procs, at), &sequence, sequence + 1))
-			return (uint32_t)at;
-	}
-	return 0;
+	if (hint < FIRST_SLOT)
+		hint = FIRST_SLOT;
+	at = claim_between(procs, hint, end);
+	if (at == 0)
+		at = claim_between(procs, FIRST_SLOT, end);
+	if (at == 0 && end + PAGE <= procs->size && populate_to(procs, end + PAGE))
+		at = claim_between(procs, end, end + PAGE);
+	return (uint32_t)at;
 }
 
 void slot_write(struct ismfs_procs *procs, uint32_t slot, const unsigned char b[SLOT_SIZE])
@@ -103,4 +121,6 @@ void slot_free(struct ismfs_procs *procs, uint32_t slot)
 	static const unsigned char nothing[SLOT_SIZE];
 
 	slot_write(procs, slot, nothing);
+	if (slot != 0 && slot < atomic_load(&procs->hint))
+		atomic_store(&procs->hint, slot);
 }

@@ -263,19 +263,44 @@ static ssize_t write_locked(struct stream *s, struct place from, size_t left)
 	return done > 0 ? (ssize_t)done : -EAGAIN;
 }
 
-ssize_t stream_write(struct stream *s, const struct iovec *iov, int n, size_t skip)
+static uint32_t turn_of(const struct stream *s)
+{
+	return atomic_load(&s->state->turn.word) & ~LOCK_WAITED;
+}
+
+ssize_t stream_write(struct stream *s, const struct iovec *iov, int n, size_t skip, bool whole)
 {
 	struct place from = place_behind(iov, n, skip);
 	size_t left = place_room(&from);
+	uint32_t turn;
 	ssize_t done;
 
 	if (left == 0)
 		return 0;
 	lock_take(&s->state->writing);
+	turn = turn_of(s);
+	if (turn != 0 && turn != lock_thread()) {
+		lock_release(&s->state->writing);
+		return -EBUSY;
+	}
 	done = write_locked(s, from, left);
+	if (whole && turn == 0 && done > 0 && (size_t)done < left)
+		(void)lock_try(&s->state->turn);
 	lock_release(&s->state->writing);
 	count_write(s, left, done);
 	return done;
+}
+
+void stream_written(struct stream *s)
+{
+	if (turn_of(s) == lock_thread())
+		lock_release(&s->state->turn);
+}
+
+void stream_wait_turn(struct stream *s)
+{
+	lock_take(&s->state->turn);
+	lock_release(&s->state->turn);
 }
 
 size_t stream_unread_by_peer(const struct stream *s)

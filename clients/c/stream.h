@@ -28,6 +28,7 @@ struct stream_state {
 	struct lock reading; /* rx_word, rx_prod, rx_left; changes of consumed */
 	struct lock writing; /* tx_prod, blocked; changes of produced */
 	struct lock lock;    /* the rest; changes of confirmed and said */
+	struct lock turn;    /* held by a writer that has written a part and goes on: nobody else's bytes come in between */
 
 	_Atomic uint64_t consumed;  /* how far I have read my ring */
 	_Atomic uint64_t produced;  /* how far I have written the peer's; stored before the word in its header */
@@ -78,8 +79,14 @@ void stream_open(struct stream *s, size_t own_size, size_t peer_size);
 /* Read what is there; peek leaves it. 0: the end. -EAGAIN and the errors of smc_read_stop. */
 ssize_t stream_read(struct stream *s, const struct iovec *iov, int n, size_t skip, bool peek);
 
-/* Write what fits of the bytes behind skip. -EAGAIN: nothing does; the peer then knows that more is to come. */
-ssize_t stream_write(struct stream *s, const struct iovec *iov, int n, size_t skip);
+/*
+ * Write what fits of the bytes behind skip. -EAGAIN: nothing does; the peer then knows that more is to come. -EBUSY: another thread is in
+ * the middle of its bytes. whole: the caller goes on until all is written, and says so by stream_written at its end.
+ */
+ssize_t stream_write(struct stream *s, const struct iovec *iov, int n, size_t skip, bool whole);
+void stream_written(struct stream *s);
+/* Wait for whoever is in the middle. */
+void stream_wait_turn(struct stream *s);
 
 /* POLLIN, POLLOUT, POLLHUP, POLLERR, POLLRDHUP as they stand. */
 short stream_ready(struct stream *s);
