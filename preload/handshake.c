@@ -207,6 +207,19 @@ static void accepted(struct sock *s, int fd, const unsigned char *b, size_t n)
 
 /* ---- the server ---- */
 
+/* The device may be new, and after a fork the child's own: the description moves there. */
+static void join_device(struct sock *s)
+{
+	struct device *now = device_current();
+
+	if (now == s->device)
+		return;
+	if (s->device != NULL)
+		slot_free(s->device->procs, s->shared->slot);
+	s->shared->slot = 0;
+	s->device = now;
+}
+
 static void proposed(struct sock *s, int fd, const unsigned char *b, size_t n)
 {
 	struct shared *sh = s->shared;
@@ -219,7 +232,7 @@ static void proposed(struct sock *s, int fd, const unsigned char *b, size_t n)
 		fail(s, fd, EPROTO);
 		return;
 	}
-	s->device = device_current(); /* after a fork the child's own */
+	join_device(s);
 	if (s->device == NULL || device_local(s->device, &local) != 0) {
 		decline(s, fd, SMC_DECL_NOSMCDEV);
 		return;

@@ -214,7 +214,7 @@ func TestRunSocat(t *testing.T) {
 	d.WantCount(0)
 }
 
-// TestRunIperf3: both directions, one stream and four; --get-server-output and JSON prove nothing more.
+// TestRunIperf3: both directions, one stream and four; and one side plain.
 func TestRunIperf3(t *testing.T) {
 	need(t, "iperf3")
 	d := mountSMC(t)

@@ -313,6 +313,17 @@ size_t stream_unread_by_peer(const struct stream *s)
 
 /* ---- readiness ---- */
 
+/*
+ * TCP's measure (sk_stream_is_writeable): a third is free. A program that polls and then writes a buffer's worth must not be blocked in
+ * the middle of it, while its peer waits to be read.
+ */
+static bool has_room(const struct stream *s)
+{
+	size_t used = stream_unread_by_peer(s);
+
+	return s->tx_len - used >= used / 2;
+}
+
 short stream_ready(struct stream *s)
 {
 	struct stream_state *st = s->state;
@@ -329,7 +340,7 @@ short stream_ready(struct stream *s)
 		ready |= POLLIN | POLLRDNORM;
 	if (read_stop != 0)
 		ready |= POLLIN | POLLRDNORM | POLLRDHUP;
-	if (write_stop != 0 || stream_unread_by_peer(s) < s->tx_len)
+	if (write_stop != 0 || has_room(s))
 		ready |= POLLOUT | POLLWRNORM;
 	if (read_stop > 0)
 		ready |= POLLERR;
