@@ -6,7 +6,7 @@
 # test     lint, then every test, on real mounts (root or sudo)
 # race     the Go tests under the race detector
 # soak     the long versions of the tests
-# bench    the figures of docs/performance.md
+# bench    the figures of docs/performance.md; bench-apps: those of smc_run
 # install  into $(DESTDIR)$(PREFIX)
 
 PREFIX  ?= /usr/local
@@ -22,7 +22,7 @@ PROGRAMS = ismfs smcd-dump
 PACKAGES = gcc libc6-dev make git python3 iproute2 util-linux kmod nftables tshark \
            redis-server redis-tools nginx-light wrk sockperf iperf3 memcached socat curl
 
-.PHONY: all setup build clients preload preload-test examples install demo test test-go test-examples race soak lint bench clean
+.PHONY: all setup build clients preload preload-test examples install demo test test-go test-examples race soak lint bench bench-apps clean
 
 all: build
 
@@ -100,6 +100,11 @@ lint:
 
 bench: setup build
 	$(SUDO) bench/run.py
+
+# The kernel feature's table: programs over TCP and under smc_run. Minutes.
+bench-apps: setup build
+	$(MAKE) --no-print-directory -C preload bench
+	$(SUDO) bench/apps.py $(BENCH_ARGS)
 
 install: build
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include $(DESTDIR)/sbin \

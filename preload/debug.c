@@ -15,6 +15,7 @@ enum { DEFAULT_BUFFER = 64 << 10 /* net.smc.rmem */ };
 
 bool debugging;
 static uint64_t buffer = DEFAULT_BUFFER;
+static char *mount;
 
 void debug_line(const char *format, ...)
 {
@@ -51,6 +52,8 @@ void environment_setup(void)
 	const char *value = getenv("SMC_DEBUG");
 	uint64_t n;
 
+	if (getenv("ISMFS_MOUNT") != NULL)
+		mount = strdup(getenv("ISMFS_MOUNT"));
 	debugging = value != NULL && *value != '\0' && strcmp(value, "0") != 0;
 	value = getenv("SMC_RCVBUF");
 	if (value == NULL || *value == '\0')
@@ -60,6 +63,11 @@ void environment_setup(void)
 		buffer = n;
 	else
 		debug("SMC_RCVBUF=%s is not a size: want bytes, or a number with k or m", value);
+}
+
+const char *environment_mount(void)
+{
+	return mount;
 }
 
 uint8_t environment_buffer(int asked)

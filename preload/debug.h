@@ -18,6 +18,9 @@ void debug_line(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* Reads the environment, once. */
 void environment_setup(void);
 
+/* ISMFS_MOUNT as it was at the start (servers wipe their environment); NULL: not set. */
+const char *environment_mount(void);
+
 /* The size of a connection's own DMB for a program that asked for so many bytes, 0 if it did not; as the wire compresses it. */
 uint8_t environment_buffer(int asked);
 

@@ -50,7 +50,7 @@ static struct device *device_open(int *err)
 		*err = -ENOMEM;
 		return NULL;
 	}
-	*err = ismfs_device_open(&d->dev, NULL);
+	*err = ismfs_device_open(&d->dev, environment_mount());
 	if (*err != 0) {
 		free(d);
 		return NULL;
@@ -73,7 +73,7 @@ static struct device *device_open(int *err)
 
 static bool is_off(void)
 {
-	const char *mount = getenv("ISMFS_MOUNT");
+	const char *mount = environment_mount();
 
 	return mount != NULL && strcmp(mount, "off") == 0;
 }

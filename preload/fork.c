@@ -19,7 +19,7 @@
 #include "real.h"
 #include "sock.h"
 #include "table.h"
-#include "wait.h"
+#include "spin.h"
 
 static pid_t process;
 static bool is_child; /* of a fork, with connections that its parent had */
@@ -298,6 +298,6 @@ __attribute__((constructor)) static void set_up(void)
 	process = getpid();
 	environment_setup();
 	hidden_setup();
-	wait_prepare();
+	spin_prepare();
 	pthread_atfork(before_fork, in_parent, in_child);
 }

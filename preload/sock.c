@@ -64,7 +64,7 @@ struct sock *sock_new(enum kind kind, bool client, int fd)
 	memset(&s->stream, 0, sizeof(s->stream));
 	s->items = NULL;
 	s->waiters[READER] = s->waiters[WRITER] = 0;
-	s->spins = 0;
+	s->spinning = (struct spinning){ 0 };
 	atomic_store(&sh->holders, 1);
 	atomic_store(&sh->receive_limit, -1);
 	atomic_store(&sh->send_limit, -1);

@@ -22,6 +22,7 @@
 #include "../clients/c/clc.h"
 #include "../clients/c/stream.h"
 #include "link.h"
+#include "spin.h"
 
 enum kind { SOCK_CONNECTING = 1, SOCK_HANDSHAKE, SOCK_SMC, SOCK_PLAIN, SOCK_FAILED, SOCK_LISTENER };
 
@@ -62,9 +63,9 @@ struct sock {
 	struct lock listing;          /* guards items */
 	struct item *_Atomic items;   /* registrations in epoll sets */
 	struct lock watching;         /* guards waiters and the announcements to the peer */
-	unsigned int waiters[SIDES];
-	unsigned int spins;
-	uint32_t heard; /* the device's word when the peer was last asked for */
+	_Atomic unsigned int waiters[SIDES];
+	struct spinning spinning;
+	_Atomic uint32_t heard; /* the device's word when the peer was last asked for */
 	bool counted; /* during a fork or an exec */
 	struct sock *next_free;
 };

@@ -122,7 +122,9 @@ int hidden_next(unsigned int from)
 	return -1;
 }
 
-/* ---- the program's limit ---- */
+/* ---- the program's limit; a sanitizer's runtime asks for it before anything can run ---- */
+
+#ifndef SANITIZED
 
 EXPORT int getrlimit(__rlimit_resource_t resource, struct rlimit *limit)
 {
@@ -160,3 +162,5 @@ EXPORT int setrlimit64(__rlimit_resource_t resource, const struct rlimit64 *limi
 {
 	return setrlimit(resource, (const struct rlimit *)limit);
 }
+
+#endif

@@ -3,9 +3,7 @@
 #include <errno.h>
 #include <linux/futex.h>
 #include <poll.h>
-#include <sched.h>
 #include <signal.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -50,12 +48,18 @@ bool wait_announce(struct sock *s, enum side side, uint8_t how, short wanted)
 	return (stream_ready(&s->stream) & wanted) == 0;
 }
 
+/* Those of a thread's own doing do not end a wait, and many runtimes have handlers for them. */
+static bool is_fault(int n)
+{
+	return n == SIGSEGV || n == SIGBUS || n == SIGILL || n == SIGFPE || n == SIGTRAP || n == SIGABRT;
+}
+
 bool signal_interrupts(void)
 {
 	struct sigaction action;
 
 	for (int n = 1; n < NSIG; n++) {
-		if (sigaction(n, NULL, &action) != 0 || action.sa_handler == SIG_DFL || action.sa_handler == SIG_IGN)
+		if (is_fault(n) || sigaction(n, NULL, &action) != 0 || action.sa_handler == SIG_DFL || action.sa_handler == SIG_IGN)
 			continue;
 		if (!(action.sa_flags & SA_RESTART))
 			return true;
@@ -65,65 +69,16 @@ bool signal_interrupts(void)
 
 /* ---- spinning ---- */
 
-enum { SPIN_LEAST = 4, SPIN_FIRST = 64, SPIN_MOST = 1024 };
-
-static bool may_spin;
-
-/* CPU time that is rationed is missing later when it was spun away. */
-static bool has_quota(void)
-{
-	char quota[32] = "";
-	FILE *f = fopen("/sys/fs/cgroup/cpu.max", "re");
-
-	if (f == NULL)
-		return false;
-	if (fgets(quota, sizeof(quota), f) == NULL)
-		quota[0] = '\0';
-	fclose(f);
-	return quota[0] >= '0' && quota[0] <= '9';
-}
-
-void wait_prepare(void)
-{
-	cpu_set_t cpus;
-
-	may_spin = sched_getaffinity(0, sizeof(cpus), &cpus) == 0 && CPU_COUNT(&cpus) > 1 && !has_quota();
-}
-
-static void cpu_relax(void)
-{
-#if defined(__x86_64__) || defined(__i386__)
-	__builtin_ia32_pause();
-#elif defined(__aarch64__)
-	__asm__ volatile("yield");
-#endif
-}
-
 bool wait_spin(struct sock *s, short wanted)
 {
-	if (!may_spin)
-		return false;
-	if (s->spins == 0)
-		s->spins = SPIN_FIRST;
-	for (unsigned int i = 0; i < s->spins; i++) {
-		cpu_relax();
-		if (stream_ready(&s->stream) & wanted)
+	for (unsigned int i = spin_rounds(&s->spinning); i > 0; i--) {
+		spin_pause();
+		if (stream_ready(&s->stream) & wanted) {
+			spin_met(&s->spinning);
 			return true;
+		}
 	}
 	return false;
-}
-
-/* A sleep that was over soon should have been a spin, so the next wait spins for long; after a longer one it is halved. */
-static void learn(struct sock *s, int64_t slept)
-{
-	enum { SHORT_NS = 60000 };
-
-	if (!may_spin)
-		return;
-	if (slept < SHORT_NS)
-		s->spins = SPIN_MOST;
-	else if (s->spins > SPIN_LEAST)
-		s->spins /= 2;
 }
 
 /* ---- sleeping ---- */
@@ -171,7 +126,7 @@ int wait_side(struct sock *s, int fd, enum side side, int64_t deadline)
 			break;
 		}
 		err = s->stream.separated ? sleep_on_bell(s, fd, side, until) : sleep_on_futex(s, side, until);
-		learn(s, now_ns() - now);
+		spin_slept(&s->spinning, now_ns() - now);
 		if (err == EINTR && signal_interrupts()) {
 			result = -EINTR;
 			break;

@@ -31,6 +31,5 @@ bool signal_interrupts(void);
 
 /* Look for a moment without sleeping, if there is a second CPU. */
 bool wait_spin(struct sock *s, short wanted);
-void wait_prepare(void);
 
 #endif
