@@ -14,6 +14,12 @@ static struct cursor cursor_of(uint64_t word)
 	return word_unpack(word).at;
 }
 
+/* What is copied before it is published, so that both sides copy at once and stay in the cache. */
+static uint32_t chunk_of(uint32_t len)
+{
+	return len / 4 < ISMFS_CHUNK ? len / 4 : ISMFS_CHUNK;
+}
+
 void stream_open(struct stream *s, size_t own_size, size_t peer_size)
 {
 	s->rx_len = (uint32_t)own_size - ISMFS_HEADER;
@@ -93,15 +99,18 @@ static bool must_confirm(const struct stream *s, struct cursor read)
 	return s->rx_len - cursor_distance(told, st->rx_prod, s->rx_len) <= s->rx_len / 2 || (flags & ISMFS_WRITE_BLOCKED);
 }
 
-static void advance(struct stream *s, uint32_t n)
+/* Returns whether the cursor was published: the peer's writer is to be signalled then. */
+static bool advance(struct stream *s, uint32_t n)
 {
 	struct stream_state *st = s->state;
 	struct word read = { .at = cursor_add(cursor_of(atomic_load_explicit(&st->consumed, memory_order_relaxed)), n, s->rx_len) };
 
 	st->rx_left -= n;
 	atomic_store_explicit(&st->consumed, word_pack(read), memory_order_release);
-	if (must_confirm(s, read.at))
-		publish_cursor(s);
+	if (!must_confirm(s, read.at))
+		return false;
+	publish_cursor(s);
+	return true;
 }
 
 /* Where the next bytes of a list of buffers go, behind skip bytes. */
@@ -165,6 +174,7 @@ static ssize_t read_locked(struct stream *s, const struct iovec *iov, int n, siz
 {
 	struct place to = place_behind(iov, n, skip);
 	size_t room = place_room(&to), done = 0;
+	bool published = false;
 	ssize_t have;
 
 	if (room == 0)
@@ -183,12 +193,14 @@ static ssize_t read_locked(struct stream *s, const struct iovec *iov, int n, siz
 			copy_out(s, &to, at, piece);
 			return have;
 		}
-		if (piece > ISMFS_CHUNK)
-			piece = ISMFS_CHUNK;
+		if (piece > chunk_of(s->rx_len))
+			piece = chunk_of(s->rx_len);
 		copy_out(s, &to, at, piece);
-		advance(s, (uint32_t)piece);
+		published = advance(s, (uint32_t)piece) || published;
 		done += piece;
 	}
+	if (published)
+		signal_side(s, WRITER);
 	atomic_fetch_add_explicit(&s->state->bytes_read, done, memory_order_relaxed);
 	count_received(s->procs, done);
 	count_receive_call(s->procs, done);
@@ -217,28 +229,27 @@ size_t stream_readable(struct stream *s)
 
 /* ---- writing ---- */
 
-/* Under writing. */
-static ssize_t write_locked(struct stream *s, struct place from, size_t left)
+/* Copies in pieces; returns what was written, and in *stop why no more. Under writing. */
+static size_t write_pieces(struct stream *s, struct place from, size_t left, int *stop)
 {
 	struct stream_state *st = s->state;
 	size_t done = 0;
-	int stop;
 
 	while (left > 0) {
 		uint32_t room;
 		size_t piece;
 
 		stream_accept(s);
-		stop = atomic_load(&st->write_stop);
-		if (stop != 0)
-			return done > 0 ? (ssize_t)done : -stop;
+		*stop = atomic_load(&st->write_stop);
+		if (*stop != 0)
+			return done;
 		room = space(s);
 		set_write_blocked(s, left > room);
 		if (room == 0)
 			break;
 		piece = left < room ? left : room;
-		if (piece > ISMFS_CHUNK)
-			piece = ISMFS_CHUNK;
+		if (piece > chunk_of(s->tx_len))
+			piece = chunk_of(s->tx_len);
 		for (size_t put = 0; put < piece;) {
 			size_t part = piece - put;
 			uint32_t at = st->tx_prod.count + (uint32_t)put;
@@ -246,10 +257,10 @@ static ssize_t write_locked(struct stream *s, struct place from, size_t left)
 
 			if (at >= s->tx_len)
 				at -= s->tx_len;
-			stop = put_bytes(s, b, part, at);
-			if (stop != 0) {
-				stream_fail(s, -stop);
-				return done > 0 ? (ssize_t)done : stop;
+			*stop = -put_bytes(s, b, part, at);
+			if (*stop != 0) {
+				stream_fail(s, *stop);
+				return done;
 			}
 			put += part;
 		}
@@ -260,7 +271,18 @@ static ssize_t write_locked(struct stream *s, struct place from, size_t left)
 		done += piece;
 		left -= piece;
 	}
-	return done > 0 ? (ssize_t)done : -EAGAIN;
+	return done;
+}
+
+static ssize_t write_locked(struct stream *s, struct place from, size_t left)
+{
+	int stop = 0;
+	size_t done = write_pieces(s, from, left, &stop);
+
+	if (done == 0)
+		return stop != 0 ? -stop : -EAGAIN;
+	signal_side(s, READER);
+	return (ssize_t)done;
 }
 
 static uint32_t turn_of(const struct stream *s)

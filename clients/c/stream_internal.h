@@ -10,8 +10,9 @@
 uint64_t load_own(const struct stream *s, size_t offset);
 void put_type(struct stream *s);
 int put_bytes(struct stream *s, const unsigned char *from, size_t n, uint32_t at); /* round the ring's end */
-void publish_producer_word(struct stream *s);                                     /* under writing */
-void publish_cursor(struct stream *s);                                            /* under reading or writing, or neither */
+/* These two leave the signal to the caller: whoever is awake sees every piece, whoever sleeps is woken once for all of them. */
+void publish_producer_word(struct stream *s); /* under writing */
+void publish_cursor(struct stream *s);        /* under reading or writing, or neither */
 void set_write_blocked(struct stream *s, bool blocked);                           /* under writing */
 void write_consumer_word(struct stream *s);                                       /* under lock */
 void signal_side(struct stream *s, enum side side);

@@ -96,7 +96,6 @@ void publish_producer_word(struct stream *s)
 
 	atomic_store(&s->state->produced, word);
 	put_word(s, ISMFS_OFF_PROD, word);
-	signal_side(s, READER);
 }
 
 /* The reader's cursor, the writer's flags, the closing flags. The word that said closed or aborted is the last one. */
@@ -121,7 +120,6 @@ void publish_cursor(struct stream *s)
 	lock_take(&s->state->lock);
 	write_consumer_word(s);
 	lock_release(&s->state->lock);
-	signal_side(s, WRITER);
 }
 
 /* Both sides of the peer must hear that more is to come: each can be asleep with a cursor held back. */
@@ -198,6 +196,8 @@ void stream_settle_cursor(struct stream *s)
 	struct word told = word_unpack(atomic_load(&s->state->confirmed)), read = word_unpack(atomic_load(&s->state->consumed));
 	uint8_t wants = word_unpack(load_own(s, ISMFS_OFF_CONS)).producer_flags & (ISMFS_WRITE_BLOCKED | ISMFS_CONS_CURS_UPD_REQ);
 
-	if (wants != 0 && !cursor_equal(told.at, read.at))
+	if (wants != 0 && !cursor_equal(told.at, read.at)) {
 		publish_cursor(s);
+		signal_side(s, WRITER);
+	}
 }
