@@ -95,6 +95,7 @@ lint:
 	$(GO) vet ./...
 	$(GO) mod tidy -diff
 	cd examples && $(GO) vet ./... && $(GO) mod tidy -diff
+	sh -n tools/smc_run/smc_run
 	@for target in darwin/arm64 windows/amd64 linux/arm64; do \
 	    CGO_ENABLED=0 GOOS=$${target%/*} GOARCH=$${target#*/} $(GO) vet ./tree ./smc ./dmb ./libsmc/... ./bpf/smcopt || exit 1; done
 

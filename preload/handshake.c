@@ -19,6 +19,9 @@ short handshake_awaits(const struct sock *s)
 	return sock_kind(s) == SOCK_CONNECTING ? POLLOUT : POLLIN;
 }
 
+/* How long a wait for TCP lasts before somebody looks whether the message is late, or the descriptor closed. */
+static const int64_t look_ns = INT64_C(1000000000);
+
 /* How long a client's poll waits for the handshake. */
 static const int64_t ready_ns = INT64_C(200000000);
 
@@ -335,12 +338,14 @@ int handshake_wait(struct sock *s, int fd, int64_t deadline)
 {
 	while (!handshake_drive(s, fd)) {
 		struct pollfd tcp = { .fd = fd, .events = handshake_awaits(s) };
-		int64_t until = deadline < s->shared->deadline ? deadline : s->shared->deadline;
-		struct timespec left = time_left(until);
+		int64_t now = now_ns();
+		struct timespec left = time_left(deadline < now + look_ns ? deadline : now + look_ns);
 
-		if (now_ns() >= deadline)
+		if (now >= deadline)
 			return -EAGAIN;
-		if (real()->ppoll(&tcp, 1, until == FOREVER ? NULL : &left, NULL) < 0 && errno == EINTR && signal_interrupts())
+		if (atomic_load(&s->fds) == 0)
+			return -EBADF; /* closed by another thread */
+		if (real()->ppoll(&tcp, 1, &left, NULL) < 0 && errno == EINTR && signal_interrupts())
 			return -EINTR;
 	}
 	return 0;

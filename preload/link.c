@@ -107,8 +107,6 @@ void link_end(struct sock *s, bool last)
 	struct group *g = l->group;
 	struct ending *e;
 
-	if (l->pages)
-		page_leave(g->page, l->own_bit);
 	lock_take(&link_lock);
 	e = last && !g->inherited ? calloc(1, sizeof(*e)) : NULL;
 	if (e != NULL) {
@@ -318,6 +316,12 @@ int link_open(struct link *l, struct device *d, struct sock *s)
 	stream_open(t, l->own->dmb.size, l->peer->dmb.size);
 	count_one(d->procs, l->group->role == ROLE_CLIENT ? COUNT_CLIENT_V2 : COUNT_SERVER_V2);
 	return 0;
+}
+
+void link_leave_page(struct link *l)
+{
+	if (l->pages)
+		page_leave(l->group->page, l->own_bit);
 }
 
 uint32_t link_id(const struct link *l)

@@ -54,6 +54,9 @@ void link_sweep(void);
 /* Whether there is anything to look after. */
 bool link_busy(void);
 
+/* No news by the doorbell page any more. */
+void link_leave_page(struct link *l);
+
 uint32_t link_id(const struct link *l);
 uint64_t link_token(const struct link *l);
 uint64_t link_peer_token(const struct link *l);

@@ -63,6 +63,7 @@ struct sock *sock_new(enum kind kind, bool client, int fd)
 	memset(&s->link, 0, sizeof(s->link));
 	memset(&s->stream, 0, sizeof(s->stream));
 	s->items = NULL;
+	s->ended = s->last = false;
 	s->waiters[READER] = s->waiters[WRITER] = 0;
 	s->spinning = (struct spinning){ 0 };
 	atomic_store(&sh->holders, 1);
@@ -76,10 +77,26 @@ struct sock *sock_new(enum kind kind, bool client, int fd)
 	return s;
 }
 
+static void give_back(struct sock *s)
+{
+	int kind = sock_kind(s);
+
+	if (kind == SOCK_SMC) {
+		link_end(s, s->last);
+		return;
+	}
+	if (kind == SOCK_HANDSHAKE && s->link.group != NULL)
+		link_abandon(&s->link, s->device, false);
+	if (s->last)
+		arena_free(s->shared);
+}
+
 void sock_put(struct sock *s)
 {
 	if (atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1)
 		return;
+	if (s->ended)
+		give_back(s);
 	lock_take(&free_lock);
 	s->next_free = free_socks;
 	free_socks = s;
@@ -186,34 +203,32 @@ static void forget_slot(struct sock *s)
 	s->shared->slot = 0;
 }
 
-/* The last descriptor of this process goes. */
+static void linger_zero(int fd)
+{
+	struct linger zero = { 1, 0 };
+
+	(void)real()->setsockopt(fd, SOL_SOCKET, SO_LINGER, &zero, sizeof(zero));
+}
+
+/* The last descriptor of this process goes. Threads that wait on the connection are told. */
 static void release(struct sock *s, int fd)
 {
 	struct shared *sh = s->shared;
-	bool last = atomic_fetch_sub(&sh->holders, 1) == 1;
 	int kind = sock_kind(s);
 
-	if (last)
+	s->last = atomic_fetch_sub(&sh->holders, 1) == 1;
+	s->ended = true;
+	if (s->last)
 		forget_slot(s);
-	if (kind == SOCK_SMC) {
-		if (last && stream_close(&s->stream, atomic_load(&sh->linger_zero))) {
-			struct linger zero = { 1, 0 };
-
-			(void)real()->setsockopt(fd, SOL_SOCKET, SO_LINGER, &zero, sizeof(zero));
-		}
-		link_end(s, last);
+	if (kind == SOCK_HANDSHAKE && s->last)
+		linger_zero(fd); /* the peer must not take what it has of the handshake for a connection */
+	if (kind != SOCK_SMC)
 		return;
-	}
-	if (kind == SOCK_HANDSHAKE && last) {
-		struct linger zero = { 1, 0 };
-
-		/* The peer must not take what it has of the handshake for a connection. */
-		(void)real()->setsockopt(fd, SOL_SOCKET, SO_LINGER, &zero, sizeof(zero));
-	}
-	if (kind == SOCK_HANDSHAKE && s->link.group != NULL)
-		link_abandon(&s->link, s->device, false);
-	if (last)
-		arena_free(sh);
+	if (s->last && stream_close(&s->stream, atomic_load(&sh->linger_zero)))
+		linger_zero(fd);
+	if (s->waiters[READER] + s->waiters[WRITER] > 0)
+		stream_rouse(&s->stream);
+	link_leave_page(&s->link);
 }
 
 bool sock_drop(int fd)
@@ -260,7 +275,7 @@ void sock_tcp_event(struct sock *s, int fd)
 	int saved = errno;
 	ssize_t n;
 
-	if (s->shared->stream.tcp_ended)
+	if (s->shared->stream.tcp_ended || atomic_load(&s->fds) == 0)
 		return;
 	n = real()->recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
 	if (n > 0)

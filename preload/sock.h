@@ -66,7 +66,8 @@ struct sock {
 	_Atomic unsigned int waiters[SIDES];
 	struct spinning spinning;
 	_Atomic uint32_t heard; /* the device's word when the peer was last asked for */
-	bool counted; /* during a fork or an exec */
+	bool ended, last; /* no descriptor is left; in no other process either */
+	bool counted;     /* during a fork or an exec */
 	struct sock *next_free;
 };
 
@@ -77,6 +78,8 @@ static inline int sock_kind(const struct sock *s)
 
 /* A new one with one descriptor and two references, the table's and the caller's. NULL: no memory. */
 struct sock *sock_new(enum kind kind, bool client, int fd);
+
+/* The last reference gives back what a socket had whose descriptors are closed: threads may be in the middle of it until then. */
 void sock_put(struct sock *s);
 
 /* The socket's kind has been settled: the table, epoll sets and conns hear of it. */

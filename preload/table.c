@@ -16,6 +16,17 @@ int table_end(void)
 	return atomic_load(&end);
 }
 
+/* Not of one that is gone: its object may be another's already. */
+static bool hold(struct sock *s)
+{
+	uint32_t refs = atomic_load_explicit(&s->refs, memory_order_relaxed);
+
+	while (refs != 0)
+		if (atomic_compare_exchange_weak_explicit(&s->refs, &refs, refs + 1, memory_order_acquire, memory_order_relaxed))
+			return true;
+	return false;
+}
+
 /* The entry is looked at again after the reference was taken: only then it was the table's when it became ours. */
 struct sock *table_get(int fd, bool any)
 {
@@ -30,7 +41,8 @@ struct sock *table_get(int fd, bool any)
 		if (entry == 0 || ((entry & TABLE_PLAIN) && !any))
 			return NULL;
 		s = (struct sock *)(entry & ~(uintptr_t)TABLE_PLAIN);
-		atomic_fetch_add_explicit(&s->refs, 1, memory_order_acquire);
+		if (!hold(s))
+			continue;
 		if (atomic_load_explicit(&table[fd], memory_order_acquire) == entry)
 			return s;
 		sock_put(s);

@@ -46,6 +46,7 @@ struct stream_state {
 	struct cursor peer_read; /* as far as said says */
 	uint8_t flags;           /* producer flags that I show */
 	int fault;               /* EPROTO and the like: what the peer did that it must not */
+	uint8_t waits[SIDES];    /* as announced, for copy mode: a word is written whole */
 	bool finished;           /* the closing word is written: never write into the peer's DMB again */
 	bool spoiled;            /* the DMBs cannot be reused */
 	bool tcp_ended;

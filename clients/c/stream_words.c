@@ -174,7 +174,21 @@ void signal_side(struct stream *s, enum side side)
 	}
 }
 
-/* In copy mode the two fields go one by one: another one's value is not known here, and a byte is written whole. */
+/*
+ * In copy mode both fields travel in one word, from my own copy: writing "asleep" over a field that the owner just cleared costs one signal
+ * too many, and its clearing is followed by a signal anyway.
+ */
+static void announce_by_write(struct stream *s, enum side side, uint8_t how)
+{
+	struct stream_state *st = s->state;
+
+	lock_take(&st->lock);
+	st->waits[side] = how;
+	uint8_t word[4] = { st->waits[READER], st->waits[WRITER], 0, 0 };
+	(void)write_at(s->peer_fd, word, sizeof(word), ISMFS_OFF_WAIT); /* an error shows at the next word */
+	lock_release(&st->lock);
+}
+
 void stream_announce(struct stream *s, enum side side, uint8_t how)
 {
 	if (s->state->finished)
@@ -182,7 +196,7 @@ void stream_announce(struct stream *s, enum side side, uint8_t how)
 	if (s->peer != NULL)
 		atomic_store(wait_field(s->peer, side), how);
 	else
-		(void)!pwrite(s->peer_fd, &how, 1, ISMFS_OFF_WAIT + (off_t)side);
+		announce_by_write(s, side, how);
 	atomic_thread_fence(memory_order_seq_cst);
 }
 
