@@ -7,6 +7,7 @@
 # race     the Go tests under the race detector
 # soak     the long versions of the tests
 # bench    the figures of docs/performance.md: bare DMBs, then connections (BENCH_ARGS for ismfs bench)
+# bench-apps  the kernel feature's table: programs over TCP and under smc_run
 # install  into $(DESTDIR)$(PREFIX)
 
 PREFIX  ?= /usr/local
@@ -19,9 +20,10 @@ GOFLAGS_VERSION = -trimpath -ldflags '-X main.version=$(VERSION)'
 SOAK    ?= 60s
 
 PROGRAMS = ismfs smcd-dump
-PACKAGES = gcc libc6-dev make git python3 iproute2 util-linux kmod nftables tshark
+PACKAGES = gcc libc6-dev make git python3 iproute2 util-linux kmod nftables tshark \
+           redis-server redis-tools nginx-light wrk sockperf iperf3 memcached socat curl
 
-.PHONY: all setup build clients examples install demo test test-go test-examples race soak lint bench clean
+.PHONY: all setup build clients preload preload-test examples install demo test test-go test-examples race soak lint bench bench-apps clean
 
 all: build
 
@@ -35,7 +37,7 @@ setup:
 	cd examples && $(GO) mod download
 	@[ -e /dev/fuse ] || $(SUDO) modprobe fuse || echo "setup: /dev/fuse is missing; ismfs doctor tells more" >&2
 
-build: clients examples
+build: clients preload examples
 	CGO_ENABLED=0 $(GO) build $(GOFLAGS_VERSION) -o bin/ ./cmd/ismfs ./tools/smcd-dump
 
 # The examples are a module of their own, so that who imports libsmc does not inherit what they need.
@@ -47,6 +49,16 @@ examples:
 
 clients:
 	$(MAKE) --no-print-directory -C clients/c
+
+# The library that smc_run puts in front of the C library, and the launcher; preload-test: with what their tests need.
+BIN = bin
+preload: PRELOAD_GOAL = all
+preload-test: PRELOAD_GOAL = test
+preload preload-test:
+	@mkdir -p $(BIN)
+	$(MAKE) --no-print-directory -C preload BIN=$(abspath $(BIN)) $(PRELOAD_GOAL)
+	@sed 's|@VERSION@|$(VERSION)|' tools/smc_run/smc_run > $(BIN)/smc_run.new && chmod 755 $(BIN)/smc_run.new && \
+	    mv $(BIN)/smc_run.new $(BIN)/smc_run
 
 demo: setup build
 	$(SUDO) demo/run.sh
@@ -63,6 +75,7 @@ endif
 
 test-go:
 	$(GO) build $(RACE) -o bin/test$(RACE)/ ./cmd/ismfs ./tools/smcd-dump
+	$(MAKE) --no-print-directory preload-test BIN=bin/test$(RACE)
 	$(TEST_ENV) $(GO) test -count=1 $(RACE) $(AS_ROOT) $(TEST_ARGS)
 
 test-examples:
@@ -83,12 +96,18 @@ lint:
 	$(GO) vet ./...
 	$(GO) mod tidy -diff
 	cd examples && $(GO) vet ./... && $(GO) mod tidy -diff
+	sh -n tools/smc_run/smc_run
 	@for target in darwin/arm64 windows/amd64 linux/arm64; do \
 	    CGO_ENABLED=0 GOOS=$${target%/*} GOARCH=$${target#*/} $(GO) vet ./tree ./smc ./dmb ./libsmc/... ./bpf/smcopt || exit 1; done
 
 bench: setup build
 	$(SUDO) bench/dmb/run.py
 	$(SUDO) bin/ismfs bench all --plot bin/bench.svg $(BENCH_ARGS)
+
+# The kernel feature's table: programs over TCP and under smc_run. Minutes.
+bench-apps: setup build
+	$(MAKE) --no-print-directory -C preload bench
+	$(SUDO) bench/apps.py $(BENCH_ARGS)
 
 install: build
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib $(DESTDIR)$(PREFIX)/include $(DESTDIR)/sbin \
@@ -97,6 +116,8 @@ install: build
 	ln -sf $(PREFIX)/bin/ismfs $(DESTDIR)/sbin/mount.ismfs
 	ln -sf $(PREFIX)/bin/ismfs $(DESTDIR)/sbin/mount.fuse.ismfs
 	install -m 644 bin/libismfs.a $(DESTDIR)$(PREFIX)/lib/
+	install -m 755 bin/smc_run $(DESTDIR)$(PREFIX)/bin/
+	install -m 755 bin/libsmc-preload.so $(DESTDIR)$(PREFIX)/lib/
 	install -m 644 clients/c/ismfs.h $(DESTDIR)$(PREFIX)/include/
 	install -m 644 clients/python/ismfs.py $(DESTDIR)$(PREFIX)/share/ismfs/
 	install -m 644 docs/man/*.8 $(DESTDIR)$(PREFIX)/share/man/man8/
@@ -105,3 +126,4 @@ install: build
 clean:
 	rm -rf bin
 	$(MAKE) --no-print-directory -C clients/c clean
+	$(MAKE) --no-print-directory -C preload clean

@@ -61,7 +61,12 @@ func runTests(m *testing.M) int {
 func provideCommands() error {
 	from := os.Getenv("ISMFS_TEST_BIN")
 	if from != "" {
-		return exec.Command("cp", filepath.Join(from, "ismfs"), filepath.Join(from, "smcd-dump"), bin).Run()
+		return exec.Command("cp", append(ofPrograms(from), filepath.Join(from, "ismfs"), filepath.Join(from, "smcd-dump"), bin)...).Run()
+	}
+	run := exec.Command("make", "-s", "-C", "..", "preload-test", "BIN="+bin)
+	run.Stderr = os.Stderr
+	if err := run.Run(); err != nil {
+		return err
 	}
 	args := []string{"build", "-o", bin + string(filepath.Separator)}
 	if raceEnabled {
@@ -70,6 +75,14 @@ func provideCommands() error {
 	build := exec.Command("go", append(args, "../cmd/ismfs", "../tools/smcd-dump")...)
 	build.Stderr = os.Stderr
 	return build.Run()
+}
+
+// ofPrograms are what tests of smc_run need (make preload-test), in a directory.
+func ofPrograms(dir string) (paths []string) {
+	for _, name := range []string{"smc_run", "libsmc-preload.so", "smc-run-test"} {
+		paths = append(paths, filepath.Join(dir, name))
+	}
+	return paths
 }
 
 // missing says what these tests need and this machine does not have.

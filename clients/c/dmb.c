@@ -117,6 +117,25 @@ int map_shared(int fd, size_t size, size_t align, unsigned char **map)
 	return err;
 }
 
+int map_first(int fd, size_t size, size_t first, unsigned char **map)
+{
+	int err = map_only(fd, size, 0, map);
+
+	if (err != 0)
+		return err;
+	err = populate(*map, first, MADV_POPULATE_WRITE);
+	if (err != 0) {
+		munmap(*map, size);
+		*map = NULL;
+	}
+	return err;
+}
+
+int populate_more(unsigned char *at, size_t size)
+{
+	return populate(at, size, MADV_POPULATE_WRITE);
+}
+
 static size_t alignment_for(size_t size)
 {
 	return size >= HUGE_PAGE ? HUGE_PAGE : 0;

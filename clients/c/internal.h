@@ -27,12 +27,59 @@ bool dmb_is_separated(const struct ismfs_dmb *dmb);
 /* Map a whole file, shared and writable, at a multiple of align (0: anywhere), and bring its pages in. */
 int map_shared(int fd, size_t size, size_t align, unsigned char **map);
 
+/* The same, but only the first bytes are brought in; more of them later. */
+int map_first(int fd, size_t size, size_t first, unsigned char **map);
+int populate_more(unsigned char *at, size_t size);
+
 /* ---- procs.c: numbers of smcd stats that these clients keep; procs may be NULL ---- */
 
 void count_sent(struct ismfs_procs *procs, size_t bytes);
 void count_received(struct ismfs_procs *procs, size_t bytes);
 void count_send_call(struct ismfs_procs *procs, size_t asked, bool sent);
 void count_receive_call(struct ismfs_procs *procs, size_t received);
+
+/* Counters by their number in docs/dmb-format.md 3.2. */
+enum counter {
+	COUNT_INT_RX_BUFFER = 9, /* the first of nine, by size */
+	COUNT_TX_SMALL_PEER = 36,
+	COUNT_TX_SMALL = 37,
+	COUNT_TX_FULL_PEER = 38,
+	COUNT_TX_FULL = 39,
+	COUNT_RX_SMALL = 44,
+	COUNT_RX_FULL = 46,
+	COUNT_RX_REUSE = 47,
+	COUNT_RX_ALLOC = 48,
+	COUNT_RX_DOWNGRADE = 49,
+	COUNT_CLIENT_V2 = 51,
+	COUNT_SERVER_V2 = 53,
+	COUNT_SENDPAGE = 54,
+	COUNT_SPLICE = 56,
+	COUNT_RX_USAGE = 63,
+};
+void count_one(struct ismfs_procs *procs, enum counter which);
+void count_add(struct ismfs_procs *procs, enum counter which, int64_t n);
+void count_buffer(struct ismfs_procs *procs, size_t size); /* a receive buffer that comes into use */
+void count_fallback(struct ismfs_procs *procs, bool client, uint32_t code);
+void count_handshake_error(struct ismfs_procs *procs, bool client);
+
+/* The device's word to this process. */
+uint32_t procs_id(const struct ismfs_procs *procs);
+_Atomic uint32_t *procs_word(const struct ismfs_procs *procs);
+uint64_t procs_epoch(const struct ismfs_procs *procs);
+int procs_state(const struct ismfs_procs *procs); /* 0 inactive, 1 active, 2 draining */
+int procs_dmb_type(const struct ismfs_procs *procs);
+bool procs_separated(const struct ismfs_procs *procs); /* dmb_copy */
+bool procs_epoch_valid(const struct ismfs_procs *procs, uint64_t epoch);
+
+/*
+ * Slots: descriptions of connections, listeners and link groups (3.3). A slot is an offset in the block, 0 for none; a block of size 4096
+ * has 16. Taking and freeing may be done by different processes that share the mapping.
+ */
+enum { SLOT_SIZE = 128 };
+int procs_open_sized(const struct ismfs_device *dev, size_t size, struct ismfs_procs **procs);
+uint32_t slot_take(struct ismfs_procs *procs);
+void slot_write(struct ismfs_procs *procs, uint32_t slot, const unsigned char b[SLOT_SIZE]);
+void slot_free(struct ismfs_procs *procs, uint32_t slot);
 
 /* ---- futex.c: every function takes an absolute CLOCK_MONOTONIC time in nanoseconds, or FOREVER ---- */
 

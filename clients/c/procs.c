@@ -8,10 +8,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "internal.h"
+#include "procs.h"
+#include "smc.h"
 
 #define BLOCK_SIZE 4096
 #define COUNTERS 64 /* offset of number 0 */
+#define ERRORS 584     /* handshakes that failed as client; as server, 8 behind */
+#define FALLBACKS 640  /* 16 for each reason: as server, as client */
 
 /* Numbers of counters; the histograms have BUCKETS sizes each, up to 8 KiB, 16 KiB, ... 1 MiB, and above. */
 enum { BUCKETS = 9 };
@@ -24,11 +27,6 @@ enum {
 	SMC_TX_CNT = 62,
 };
 
-struct ismfs_procs {
-	unsigned char *map;
-	size_t size;
-	int fd;
-};
 
 static void count(struct ismfs_procs *procs, unsigned int number, uint64_t n)
 {
@@ -77,20 +75,61 @@ void count_receive_call(struct ismfs_procs *procs, size_t received)
 		count(procs, SMC_USR_RX_BUF + bucket(received), 1);
 }
 
+void count_one(struct ismfs_procs *procs, enum counter which)
+{
+	count_add(procs, which, 1);
+}
+
+void count_add(struct ismfs_procs *procs, enum counter which, int64_t n)
+{
+	if (procs != NULL)
+		count(procs, which, (uint64_t)n);
+}
+
+void count_buffer(struct ismfs_procs *procs, size_t size)
+{
+	if (procs == NULL)
+		return;
+	count(procs, COUNT_INT_RX_BUFFER + bucket(size), 1);
+	count(procs, COUNT_RX_USAGE, size);
+}
+
+static void count_at(struct ismfs_procs *procs, size_t offset)
+{
+	if (procs != NULL)
+		atomic_fetch_add_explicit((_Atomic uint64_t *)(void *)(procs->map + offset), 1, memory_order_relaxed);
+}
+
+void count_fallback(struct ismfs_procs *procs, bool client, uint32_t code)
+{
+	count_at(procs, FALLBACKS + 16 * smc_decline_index(code) + (client ? 8 : 0));
+}
+
+void count_handshake_error(struct ismfs_procs *procs, bool client)
+{
+	count_at(procs, ERRORS + (client ? 0 : 8));
+}
+
 /* The block may be there already, from another opener in this process: its size is set once. */
-static int block_size(int fd, size_t *size)
+static int block_size(int fd, size_t wanted, size_t *size)
 {
 	struct stat st;
 
 	if (fstat(fd, &st) != 0)
 		return -errno;
-	if (st.st_size == 0 && ftruncate(fd, BLOCK_SIZE) != 0)
+	if (st.st_size == 0 && ftruncate(fd, (off_t)wanted) != 0)
 		return -errno;
-	*size = st.st_size == 0 ? BLOCK_SIZE : (size_t)st.st_size;
+	*size = st.st_size == 0 ? wanted : (size_t)st.st_size;
 	return 0;
 }
 
 int ismfs_procs_open(const struct ismfs_device *dev, struct ismfs_procs **out)
+{
+	return procs_open_sized(dev, BLOCK_SIZE, out);
+}
+
+/* Only the first page is brought in; those of the slots are when one is used. */
+int procs_open_sized(const struct ismfs_device *dev, size_t size, struct ismfs_procs **out)
 {
 	struct ismfs_procs *procs = calloc(1, sizeof(*procs));
 	int err;
@@ -104,9 +143,10 @@ int ismfs_procs_open(const struct ismfs_device *dev, struct ismfs_procs **out)
 		free(procs);
 		return err;
 	}
-	err = block_size(procs->fd, &procs->size);
+	err = block_size(procs->fd, size, &procs->size);
 	if (err == 0)
-		err = map_shared(procs->fd, procs->size, 0, &procs->map);
+		err = map_first(procs->fd, procs->size, BLOCK_SIZE, &procs->map);
+	procs->populated = BLOCK_SIZE;
 	if (err != 0) {
 		ismfs_procs_close(procs);
 		return err;

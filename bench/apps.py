@@ -1,0 +1,152 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""The table of the kernel feature's cover letter: the same commands over TCP and over SMC-D, interleaved, medians of five.
+
+    bench/apps.py [--rounds N] [--seconds N] [ROW ...]
+
+As root, on a mount of its own. Nothing else should run meanwhile. Before a program is measured under smc_run it is seen that its
+connections are in SMC-D mode: the device counts them.
+"""
+
+import argparse
+import contextlib
+import datetime
+import json
+import os
+import pathlib
+import platform
+import re
+import socket
+import statistics
+import subprocess
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+BIN = ROOT / "bin"
+MESSAGES = os.environ.get("MESSAGES", "1000000")
+PLACES = {"two CPUs": ("0", "1"), "one CPU": ("0", "0"), "free": (None, None)}
+NGINX = """daemon off; worker_processes {workers}; pid {dir}/pid; error_log {dir}/error warn; user root;
+events {{ worker_connections 4000; }}
+http {{ access_log off; keepalive_requests 1000000000;
+  client_body_temp_path {dir}/1; proxy_temp_path {dir}/2; fastcgi_temp_path {dir}/3; uwsgi_temp_path {dir}/4; scgi_temp_path {dir}/5;
+  server {{ listen 127.0.0.1:{port}; root {dir}; }} }}
+"""
+
+
+@contextlib.contextmanager
+def mounted():
+    with tempfile.TemporaryDirectory(prefix="ismfs-bench-") as directory:
+        os.chmod(directory, 0o755)
+        subprocess.run([BIN / "ismfs", "mount", "--sockets=require", directory], check=True)
+        try:
+            yield pathlib.Path(directory)
+        finally:
+            subprocess.run([BIN / "ismfs", "umount", "--force", directory], check=True)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return str(s.getsockname()[1])
+
+
+class Bench:
+    def __init__(self, mount, seconds):
+        self.device = mount / "devices/loopback-ism"
+        self.env = {**os.environ, "ISMFS_MOUNT": str(mount)}
+        self.seconds = str(seconds)
+
+    def command(self, smc, cpu, command):
+        pin = ["taskset", "-c", cpu] if cpu is not None else []
+        return [*pin, *([BIN / "smc_run"] if smc else []), *command]
+
+    def connections(self):
+        counters = json.loads((self.device / "stats").read_text())["SMCD"]
+        return counters["SMC_CLNT_V2_SUCC_CNT"]
+
+    @contextlib.contextmanager
+    def server(self, smc, cpu, command, port):
+        with subprocess.Popen(self.command(smc, cpu, command), env=self.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as p:
+            try:
+                for _ in range(100):
+                    if subprocess.run(["ss", "-Hltn", "sport", "=", ":" + port], stdout=subprocess.PIPE, check=True).stdout.strip():
+                        break
+                    time.sleep(0.05)
+                yield
+            finally:
+                p.terminate()
+
+    def client(self, smc, cpu, command):
+        before = self.connections()
+        out = subprocess.run(self.command(smc, cpu, command), env=self.env, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                             text=True).stdout
+        if (self.connections() > before) != smc:
+            raise RuntimeError(f"{command}: SMC-D was {'not ' if smc else ''}used")
+        return out
+
+    def pingpong(self, smc, cpus):
+        pins = [cpus[0], cpus[1]] if cpus[0] is not None else []
+        return {"ping-pong 100 B, messages/s": float(self.client(smc, None, [BIN / "smc-run-pingpong", free_port(), MESSAGES, "100", *pins]))}
+
+    def sockperf(self, smc, cpus):
+        port, figures = free_port(), {}
+        with self.server(smc, cpus[0], ["sockperf", "sr", "--tcp", "-i", "127.0.0.1", "-p", port], port):
+            for mode, size, name, pattern in (("tp", "64000", "sockperf throughput 64,000 B, MB/s", r"BandWidth is ([\d.]+)"),
+                                              ("pp", "14", "sockperf latency 14 B, µs", r"Latency is ([\d.]+)")):
+                out = self.client(smc, cpus[1], ["sockperf", mode, "--tcp", "-i", "127.0.0.1", "-p", port, f"--msg-size={size}", "-t", self.seconds])
+                figures[name] = float(re.search(pattern, out).group(1))
+        return figures
+
+    def nginx(self, smc, cpus):
+        with tempfile.TemporaryDirectory(prefix="ismfs-bench-") as directory:
+            os.chmod(directory, 0o755)
+            port, path = free_port(), pathlib.Path(directory)
+            (path / "index.html").write_text("hello\n")
+            (path / "conf").write_text(NGINX.format(dir=directory, port=port, workers=os.cpu_count()))
+            with self.server(smc, cpus[0], ["nginx", "-c", path / "conf"], port):
+                out = self.client(smc, cpus[1], ["wrk", "-t", "8", "-c", "1000", "-d", self.seconds, f"http://127.0.0.1:{port}/"])
+        return {"nginx/wrk, requests/s": float(re.search(r"Requests/sec:\s*([\d.]+)", out).group(1))}
+
+    def redis(self, smc, cpus):
+        port = free_port()
+        with self.server(smc, cpus[0], ["redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", "/tmp"], port):
+            out = self.client(smc, cpus[1], ["redis-benchmark", "-p", port, "-q", "-t", "set,get", "-n", "400000", "-c", "200", "-d", "1024"])
+        found = {name: float(n) for name, n in re.findall(r"(SET|GET): ([\d.]+) requests per second", out)}
+        return {f"redis {name}, requests/s": found[name] for name in ("SET", "GET")}
+
+
+def measure(bench, rows, rounds):
+    """Gives {(figure, place): {transport: [samples]}}."""
+    samples = {}
+    for _ in range(rounds):
+        for row in rows:
+            for place, cpus in PLACES.items():
+                for smc in (False, True):
+                    for figure, value in getattr(bench, row)(smc, cpus).items():
+                        samples.setdefault((figure, place), {}).setdefault(smc, []).append(value)
+    return samples
+
+
+def spread(values, digits):
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}–{max(values):.{digits}f})"
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=int, default=5)
+    parser.add_argument("rows", nargs="*", default=["pingpong", "sockperf", "nginx", "redis"])
+    args = parser.parse_args()
+    with mounted() as mount:
+        samples = measure(Bench(mount, args.seconds), args.rows, args.rounds)
+    cpu = next(line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))
+    print(f"{datetime.date.today()}, {os.cpu_count()} × {cpu}, Linux {platform.release()}. Medians (min–max) of {args.rounds}.\n")
+    print("| | placement | TCP | SMC-D | ratio, same rounds |\n|---|---|---|---|---|")
+    for (figure, place), by in samples.items():
+        digits = 0 if statistics.median(by[False]) > 1000 else 2
+        ratios = [b / a for a, b in zip(by[False], by[True])]
+        print(f"| {figure} | {place} | {spread(by[False], digits)} | {spread(by[True], digits)} | {spread(ratios, 2)} |")
+
+
+main()

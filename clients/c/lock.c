@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <linux/futex.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "lock.h"
+
+static _Thread_local uint32_t thread_id;
+
+uint32_t lock_thread(void)
+{
+	if (thread_id == 0)
+		thread_id = (uint32_t)syscall(SYS_gettid);
+	return thread_id;
+}
+
+void lock_forget_thread(void)
+{
+	thread_id = 0;
+}
+
+static bool is_gone(uint32_t thread)
+{
+	return syscall(SYS_tkill, (int)thread, 0) != 0 && errno == ESRCH;
+}
+
+/* How long a holder is waited for before somebody looks whether it lives. */
+static const struct timespec patience = { .tv_sec = 0, .tv_nsec = 50000000 };
+
+void lock_wait(struct lock *l)
+{
+	int saved = errno;
+
+	for (;;) {
+		uint32_t word = atomic_load_explicit(&l->word, memory_order_relaxed), holder = word & ~LOCK_WAITED;
+
+		/* Whoever takes it here cannot tell whether others wait, and says that they do. */
+		if (holder == 0) {
+			if (atomic_compare_exchange_strong_explicit(&l->word, &word, lock_thread() | LOCK_WAITED, memory_order_acquire,
+								    memory_order_relaxed))
+				break;
+			continue;
+		}
+		if (!(word & LOCK_WAITED) &&
+		    !atomic_compare_exchange_strong_explicit(&l->word, &word, word | LOCK_WAITED, memory_order_relaxed, memory_order_relaxed))
+			continue;
+		word = holder | LOCK_WAITED;
+		if (syscall(SYS_futex, &l->word, FUTEX_WAIT, word, &patience, NULL, 0) != 0 && errno == ETIMEDOUT && is_gone(holder) &&
+		    atomic_compare_exchange_strong_explicit(&l->word, &word, lock_thread() | LOCK_WAITED, memory_order_acquire,
+							    memory_order_relaxed))
+			break;
+	}
+	errno = saved;
+}
+
+void lock_wake(struct lock *l)
+{
+	int saved = errno;
+
+	syscall(SYS_futex, &l->word, FUTEX_WAKE, 1, NULL, NULL, 0);
+	errno = saved;
+}

@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What procs.c and slots.c share. */
+#ifndef ISMFS_PROCS_H
+#define ISMFS_PROCS_H
+
+#include "internal.h"
+
+struct ismfs_procs {
+	unsigned char *map;
+	size_t size;
+	_Atomic size_t populated; /* bytes from the start */
+	_Atomic size_t hint; /* where a free slot may be */
+	int fd;
+};
+
+#endif

@@ -1,0 +1,148 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include "buffer.h"
+#include "table.h"
+
+static struct buffer *buffers;
+static struct remote *remotes;
+
+void buffers_forget(void)
+{
+	buffers = NULL;
+	remotes = NULL;
+}
+
+/* ismfs_dmb_detach would close what is hidden. */
+static void release(struct ismfs_dmb *dmb)
+{
+	if (dmb->map != NULL)
+		munmap(dmb->map, dmb->size);
+	hidden_close(dmb->fd);
+}
+
+int buffer_register(struct device *d, enum role role, size_t size, struct buffer **made)
+{
+	struct buffer *b = calloc(1, sizeof(*b));
+	int err;
+
+	if (b == NULL)
+		return -ENOMEM;
+	b->role = role;
+	b->epoch = procs_epoch(d->procs);
+	d->dev.dmb_type = procs_dmb_type(d->procs);
+	err = ismfs_dmb_register(&d->dev, size, &b->dmb);
+	if (err != 0) {
+		free(b);
+		return err;
+	}
+	b->dmb.fd = hidden_take(b->dmb.fd);
+	b->bell = bell_open(&d->dev, b->dmb.token);
+	if (b->bell < 0) {
+		err = b->bell;
+		release(&b->dmb);
+		free(b);
+		return err;
+	}
+	b->bell = hidden_take(b->bell);
+	b->separated = size != PAGE_SIZE_BYTES && dmb_is_separated(&b->dmb);
+	b->behind = buffers;
+	if (buffers != NULL)
+		buffers->before = b;
+	buffers = b;
+	*made = b;
+	return 0;
+}
+
+void buffer_close(struct buffer *b)
+{
+	if (b->before != NULL)
+		b->before->behind = b->behind;
+	else if (buffers == b)
+		buffers = b->behind;
+	if (b->behind != NULL)
+		b->behind->before = b->before;
+	hidden_close(b->bell);
+	release(&b->dmb);
+	free(b);
+}
+
+bool buffer_is_own(uint64_t token, enum role role)
+{
+	for (const struct buffer *b = buffers; b != NULL; b = b->behind)
+		if (b->dmb.token == token)
+			return b->role == role;
+	return false;
+}
+
+bool buffer_has_peer(const struct buffer *b)
+{
+	struct stat st;
+
+	return fstat(b->dmb.fd, &st) == 0 && st.st_nlink == 2;
+}
+
+int remote_attach(struct device *d, uint64_t token, size_t size, struct remote **attached)
+{
+	struct remote *r = calloc(1, sizeof(*r));
+	struct stat st;
+	int err;
+
+	if (r == NULL)
+		return -ENOMEM;
+	err = ismfs_dmb_attach(&d->dev, token, size, &r->dmb);
+	if (err != 0) {
+		free(r);
+		return err;
+	}
+	r->dmb.fd = hidden_take(r->dmb.fd);
+	r->bell = bell_open(&d->dev, token);
+	err = r->bell < 0 ? r->bell : fstat(r->dmb.fd, &st) != 0 ? -errno : 0;
+	if (err != 0) {
+		hidden_close(hidden_take(r->bell));
+		release(&r->dmb);
+		free(r);
+		return err;
+	}
+	r->bell = hidden_take(r->bell);
+	r->owner = (uint32_t)(st.st_ino >> 32) & 0x3FFFFFFF;
+	r->in_use = true;
+	r->next = remotes;
+	remotes = r;
+	*attached = r;
+	return 0;
+}
+
+struct remote *remote_find(uint64_t token)
+{
+	struct remote *r = remotes;
+
+	while (r != NULL && r->dmb.token != token)
+		r = r->next;
+	return r;
+}
+
+struct remote *remote_resting(const struct group *g)
+{
+	struct remote *r = remotes;
+
+	while (r != NULL && (r->group != g || r->in_use))
+		r = r->next;
+	return r;
+}
+
+void remote_close(struct remote *r)
+{
+	for (struct remote **at = &remotes; *at != NULL; at = &(*at)->next)
+		if (*at == r) {
+			*at = r->next;
+			break;
+		}
+	hidden_close(r->bell);
+	release(&r->dmb);
+	free(r);
+}

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* DMBs with their bells, as link groups keep them. Everything here is under link_lock. */
+#ifndef PRELOAD_BUFFER_H
+#define PRELOAD_BUFFER_H
+
+#include "device.h"
+#include "link.h"
+#include "page.h"
+
+enum role { ROLE_CLIENT = 1, ROLE_SERVER = 2 };
+
+struct buffer {
+	struct ismfs_dmb dmb;
+	int bell;
+	uint64_t epoch; /* of the device, from before it was registered */
+	bool separated;
+	enum role role;
+	struct buffer *next;               /* in a pool */
+	struct buffer *before, *behind;    /* of all */
+};
+
+struct remote {
+	struct ismfs_dmb dmb;
+	int bell;
+	uint32_t owner; /* the procs id of the process that registered it */
+	struct group *group;
+	bool in_use;
+	struct remote *next; /* of all */
+};
+
+/* Negative errno. */
+int buffer_register(struct device *d, enum role role, size_t size, struct buffer **made);
+void buffer_close(struct buffer *b);
+/* Is a token that a peer says is its own one of this process's, in the same role? No end of a connection is connected to itself. */
+bool buffer_is_own(uint64_t token, enum role role);
+/* Does somebody hold it beside this process? */
+bool buffer_has_peer(const struct buffer *b);
+
+int remote_attach(struct device *d, uint64_t token, size_t size, struct remote **attached);
+/* One that stayed attached, or NULL. */
+struct remote *remote_find(uint64_t token);
+/* The next of all that is of a group and not in use, or NULL. */
+struct remote *remote_resting(const struct group *g);
+void remote_close(struct remote *r);
+
+/* A child of fork begins anew. */
+void buffers_forget(void);
+
+#endif

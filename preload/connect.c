@@ -1,0 +1,330 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* connect, listen, accept. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "debug.h"
+#include "device.h"
+#include "epoll.h"
+#include "handshake.h"
+#include "real.h"
+#include "sock.h"
+#include "table.h"
+#include "wait.h"
+
+/*
+ * How long a connect that may wait waits for the handshake. Most servers answer at once; one that does not (it accepts later, or this very
+ * thread has to) is waited for by the first read or write.
+ */
+static const int64_t settle_ns = INT64_C(20000000);
+
+/* TCP proper: a mark on an MPTCP socket would land on none of its subflows. */
+static bool is_tcp(int fd)
+{
+	int value = 0;
+	socklen_t size = sizeof(value);
+
+	return real()->getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &value, &size) == 0 && value == IPPROTO_TCP;
+}
+
+/* Its SYN would wait for the first bytes: what the server says would come too late. */
+static bool is_fast_open(int fd)
+{
+	int value = 0;
+	socklen_t size = sizeof(value);
+
+	return real()->getsockopt(fd, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, &value, &size) == 0 && value != 0;
+}
+
+/* Settle what was never marked; only where there is a device it is described and counted. */
+static void stay_plain(int fd, bool client, uint32_t reason)
+{
+	struct sock *s;
+
+	if (device_current() == NULL)
+		return;
+	s = sock_new(SOCK_PLAIN, client, fd);
+	if (s == NULL)
+		return;
+	table_set(fd, s, true);
+	settle_plain(s, fd, reason, 0);
+	sock_put(s);
+}
+
+/* ---- connect ---- */
+
+static int mark(int fd, uint32_t *reason)
+{
+	struct device *d = device_current();
+	int err;
+
+	*reason = SMC_DECL_NOSMCDEV;
+	if (d == NULL)
+		return -ENODEV;
+	if (is_fast_open(fd)) {
+		*reason = SMC_DECL_OPTUNSUPP;
+		return -EOPNOTSUPP;
+	}
+	err = smcopt_mark(fd, d);
+	if (err != 0 && err != -ENODEV)
+		*reason = SMC_DECL_CNFERR; /* no programs on this host */
+	return err;
+}
+
+/* A socket that was marked, and whose connect has ended well or goes on. */
+static int begin(int fd, int result, int buffer)
+{
+	bool going_on = result != 0;
+	int saved = errno;
+	struct sock *s = sock_new(going_on ? SOCK_CONNECTING : SOCK_HANDSHAKE, true, fd);
+
+	if (s == NULL) {
+		tcp_reset(fd); /* it was marked, so the server may have been promised SMC */
+		errno = ENOMEM;
+		return -1;
+	}
+	atomic_store(&s->shared->buffer, buffer);
+	s->shared->deadline = FOREVER;
+	table_set(fd, s, false);
+	if (going_on) {
+		epoll_adopt(s, fd);
+		errno = saved;
+	} else {
+		atomic_store(&s->shared->told, true);
+		lock_take(&s->shared->handshake);
+		handshake_connected(s, fd);
+		lock_release(&s->shared->handshake);
+		epoll_adopt(s, fd);
+		(void)handshake_wait(s, fd, now_ns() + settle_ns);
+	}
+	sock_put(s);
+	return result;
+}
+
+/* A second connect on a socket that has begun one. */
+static int connect_again(struct sock *s, int fd, const struct sockaddr *to, socklen_t size)
+{
+	int kind = sock_kind(s);
+
+	if (kind == SOCK_CONNECTING && !handshake_drive(s, fd) && sock_kind(s) == SOCK_CONNECTING) {
+		int result = real()->connect(fd, to, size);
+
+		if (result != 0)
+			return result;
+	}
+	(void)handshake_drive(s, fd);
+	if (sock_kind(s) == SOCK_FAILED && !atomic_exchange(&s->shared->error_told, true)) {
+		errno = atomic_load(&s->shared->error);
+		return -1;
+	}
+	if (!atomic_exchange(&s->shared->told, true))
+		return 0; /* the end of a connect that did not wait, told once */
+	errno = EISCONN;
+	return -1;
+}
+
+EXPORT int connect(int fd, const struct sockaddr *to, socklen_t size)
+{
+	struct sock *s;
+	uint32_t reason;
+	int result, err, buffer;
+
+	if (to == NULL || size < sizeof(to->sa_family) || (to->sa_family != AF_INET && to->sa_family != AF_INET6))
+		return real()->connect(fd, to, size);
+	s = table_get(fd, true);
+	if (s != NULL && sock_kind(s) == SOCK_FAILED && atomic_load(&s->shared->error_told)) {
+		sock_drop(fd); /* TCP lets a socket try again */
+		sock_put(s);
+		s = NULL;
+	}
+	if (s != NULL) {
+		result = sock_kind(s) == SOCK_PLAIN ? real()->connect(fd, to, size) : connect_again(s, fd, to, size);
+		sock_put(s);
+		return result;
+	}
+	if (!is_tcp(fd))
+		return real()->connect(fd, to, size);
+	buffer = buffer_asked(fd);
+	err = mark(fd, &reason);
+	result = real()->connect(fd, to, size);
+	if (err != 0) {
+		err = errno;
+		if (result == 0 || err == EINPROGRESS)
+			stay_plain(fd, true, reason);
+		errno = err;
+		return result;
+	}
+	if (result != 0 && errno != EINPROGRESS && errno != EINTR)
+		return result;
+	return begin(fd, result, buffer);
+}
+
+/* ---- listen ---- */
+
+/* Mark a listener for the device that there is now; describe it there. */
+static void join(struct sock *s, int fd)
+{
+	struct device *d = device_current();
+	int err;
+
+	if (d == NULL || (d == s->device && s->shared->slot != 0))
+		return;
+	s->device = d;
+	s->shared->slot = 0;
+	err = smcopt_mark(fd, d);
+	if (err == 0)
+		s->shared->awaits = CLC_PROPOSAL; /* connections may have been promised SMC */
+	sock_describe(s, fd);
+	debug("listening on fd %d%s", fd, err == 0 ? "" : ": not marked, plain TCP only");
+}
+
+static struct sock *listener_new(int fd)
+{
+	struct sock *s = sock_new(SOCK_LISTENER, false, fd);
+
+	if (s == NULL)
+		return NULL;
+	atomic_store(&s->shared->buffer, buffer_asked(fd));
+	s->device = NULL;
+	join(s, fd);
+	table_set(fd, s, false);
+	return s;
+}
+
+EXPORT int listen(int fd, int backlog)
+{
+	struct sock *s = NULL;
+	int result;
+
+	/* Marked before the first client can be answered. */
+	if (!table_has(fd) && device_current() != NULL && is_tcp(fd))
+		s = listener_new(fd);
+	result = real()->listen(fd, backlog);
+	if (s == NULL)
+		return result;
+	if (result != 0) {
+		int saved = errno;
+
+		sock_drop(fd);
+		errno = saved;
+	} else {
+		sock_describe(s, fd); /* its port may be new */
+	}
+	sock_put(s);
+	return result;
+}
+
+/* ---- accept ---- */
+
+/* The descriptors that systemd's socket activation passes. */
+static bool was_passed(int fd)
+{
+	const char *pid = getenv("LISTEN_PID"), *n = getenv("LISTEN_FDS");
+
+	return pid != NULL && n != NULL && atoi(pid) == getpid() && fd >= 3 && fd < 3 + atoi(n);
+}
+
+/* A listener that came from elsewhere: by exec, over a Unix socket, by socket activation. */
+static struct sock *adopt(int fd)
+{
+	int listening = 0;
+	socklen_t size = sizeof(listening);
+
+	if (device_current() == NULL || !is_tcp(fd) || real()->getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) != 0 || !listening)
+		return NULL;
+	if (smcopt_ask(fd) != SMCOPT_LISTENER && !was_passed(fd))
+		return NULL;
+	return listener_new(fd);
+}
+
+/* false: the connection is reset, since nobody can tell what its client expects. */
+static bool take(int fd, const struct sock *listener)
+{
+	int answer;
+	struct sock *s;
+
+	if (listener->shared->awaits != CLC_PROPOSAL) {
+		stay_plain(fd, false, SMC_DECL_NOSMCDEV);
+		return true;
+	}
+	answer = smcopt_ask(fd);
+	if (answer == -ENODATA || (answer > 0 && answer != SMCOPT_SMC)) { /* ENODATA: older than the mark */
+		stay_plain(fd, false, SMC_DECL_PEERNOSMC);
+		return true;
+	}
+	s = answer < 0 ? NULL : sock_new(SOCK_HANDSHAKE, false, fd);
+	if (s == NULL) {
+		debug("fd %d is reset: cannot tell whether it is SMC", fd);
+		tcp_reset(fd);
+		real()->close(fd);
+		return false;
+	}
+	atomic_store(&s->shared->buffer, atomic_load(&listener->shared->buffer));
+	s->shared->awaits = CLC_PROPOSAL;
+	s->shared->deadline = now_ns() + INT64_C(6000000000); /* CLC_WAIT_TIME */
+	table_set(fd, s, false);
+	sock_describe(s, fd);
+	(void)handshake_drive(s, fd);
+	sock_put(s);
+	return true;
+}
+
+/* A thread that waits here may be the only one to look after what link groups keep. Returns what poll does. */
+static int wait_for_client(int fd)
+{
+	struct pollfd in = { .fd = fd, .events = POLLIN };
+	int flags = real()->fcntl(fd, F_GETFL);
+
+	for (;;) {
+		int n;
+
+		link_sweep();
+		if (flags < 0 || (flags & O_NONBLOCK) || !link_busy())
+			return 1;
+		n = real()->poll(&in, 1, 1000);
+		if (n > 0 || (n < 0 && (errno != EINTR || signal_interrupts())))
+			return n;
+	}
+}
+
+static int accept_with(int fd, struct sockaddr *from, socklen_t *size, int flags)
+{
+	socklen_t room = size != NULL ? *size : 0;
+
+	for (;;) {
+		struct sock *listener = table_get(fd, false);
+		int made, saved;
+		bool kept;
+
+		if (listener == NULL)
+			listener = adopt(fd);
+		if (listener != NULL)
+			join(listener, fd);
+		if (size != NULL)
+			*size = room;
+		made = listener != NULL && wait_for_client(fd) < 0 ? -1 : real()->accept4(fd, from, size, flags);
+		saved = errno;
+		kept = made < 0 || listener == NULL || take(made, listener);
+		if (listener != NULL)
+			sock_put(listener);
+		errno = saved;
+		if (kept)
+			return made;
+	}
+}
+
+EXPORT int accept4(int fd, struct sockaddr *from, socklen_t *size, int flags)
+{
+	return accept_with(fd, from, size, flags);
+}
+
+EXPORT int accept(int fd, struct sockaddr *from, socklen_t *size)
+{
+	return accept_with(fd, from, size, 0);
+}

@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* sendfile and splice: from files and pipes into a connection, and from a connection into a pipe. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "io.h"
+#include "device.h"
+#include "handshake.h"
+#include "real.h"
+#include "table.h"
+
+enum { PIECE = 64 << 10 };
+
+/* ---- sendfile ---- */
+
+/* From a place of a file; how many bytes were sent, or -errno. What was read and not sent is read again. */
+static ssize_t send_from(struct sock *s, int out, int in, off_t at, size_t n)
+{
+	char *piece = malloc(n < PIECE ? n : PIECE);
+	size_t done = 0;
+	ssize_t result = 0;
+
+	if (piece == NULL)
+		return -ENOMEM;
+	while (done < n) {
+		size_t want = n - done < PIECE ? n - done : PIECE;
+		ssize_t got = pread(in, piece, want, at + (off_t)done);
+		struct iovec iov = { piece, (size_t)got };
+
+		result = got < 0 ? -errno : 0;
+		if (got <= 0)
+			break;
+		result = io_write(s, out, &iov, 1, 0);
+		if (result > 0)
+			done += (size_t)result;
+		if (result < got)
+			break;
+	}
+	free(piece);
+	return done > 0 || result > 0 ? (ssize_t)done : result;
+}
+
+static ssize_t send_file(struct sock *s, int out, int in, off_t *offset, size_t n)
+{
+	off_t at = offset != NULL ? *offset : lseek(in, 0, SEEK_CUR);
+	ssize_t sent;
+
+	if (at < 0)
+		return -errno;
+	if (n == 0)
+		return 0;
+	sent = send_from(s, out, in, at, n);
+	if (sent <= 0)
+		return sent;
+	if (offset != NULL)
+		*offset = at + sent;
+	else
+		(void)lseek(in, at + sent, SEEK_SET);
+	count_one(s->stream.procs, COUNT_SENDPAGE);
+	return sent;
+}
+
+/* The connection of a descriptor, settled, with a reference; NULL: the kernel's, or *error. */
+static struct sock *connection(int fd, enum side side, int *error)
+{
+	struct sock *s = table_moves(fd) ? table_get(fd, false) : NULL;
+
+	*error = 0;
+	if (s == NULL)
+		return NULL;
+	if (sock_kind(s) != SOCK_LISTENER)
+		*error = io_ready(s, fd, side, 0);
+	if (sock_kind(s) == SOCK_SMC && *error == 0)
+		return s;
+	sock_put(s);
+	if (*error == IO_PLAIN)
+		*error = 0;
+	return NULL;
+}
+
+EXPORT ssize_t sendfile(int out, int in, off_t *offset, size_t n)
+{
+	int error;
+	struct sock *s = connection(out, WRITER, &error);
+	ssize_t sent;
+
+	if (error != 0)
+		return error == IO_END ? 0 : io_result(error);
+	if (s == NULL)
+		return real()->sendfile(out, in, offset, n);
+	sent = send_file(s, out, in, offset, n);
+	sock_put(s);
+	return io_result(sent);
+}
+
+EXPORT ssize_t sendfile64(int out, int in, off64_t *offset, size_t n)
+{
+	return sendfile(out, in, (off_t *)offset, n);
+}
+
+/* ---- splice ---- */
+
+/* Into a pipe: as much as it takes, which is then read. */
+static ssize_t splice_out(struct sock *s, int fd, int pipe, size_t n)
+{
+	char *piece = malloc(PIECE);
+	struct iovec iov = { piece, n < PIECE ? n : PIECE };
+	ssize_t got, put;
+
+	if (piece == NULL)
+		return -ENOMEM;
+	got = io_read(s, fd, &iov, 1, MSG_PEEK);
+	if (got > 0) {
+		put = real()->write(pipe, piece, (size_t)got);
+		got = put < 0 ? -errno : put;
+		iov.iov_len = put > 0 ? (size_t)put : 0;
+		if (put > 0)
+			(void)stream_read(&s->stream, &iov, 1, 0, false);
+	}
+	free(piece);
+	return got;
+}
+
+/* From a pipe: no more than there is space for, since what is taken out of it cannot be put back. */
+static ssize_t splice_in(struct sock *s, int fd, int pipe, size_t n)
+{
+	char *piece = malloc(PIECE);
+	size_t space = s->stream.tx_len - stream_unread_by_peer(&s->stream);
+	struct iovec iov = { piece, n < PIECE ? n : PIECE };
+	ssize_t got;
+
+	if (piece == NULL)
+		return -ENOMEM;
+	if (space > 0 && iov.iov_len > space)
+		iov.iov_len = space;
+	if (space == 0 && atomic_load(&s->shared->nonblocking)) {
+		io_full(s);
+		free(piece);
+		return -EAGAIN;
+	}
+	got = real()->read(pipe, piece, iov.iov_len);
+	if (got < 0)
+		got = -errno;
+	iov.iov_len = got > 0 ? (size_t)got : 0;
+	if (got > 0)
+		got = io_write(s, fd, &iov, 1, 0);
+	free(piece);
+	return got;
+}
+
+EXPORT ssize_t splice(int in, off64_t *in_at, int out, off64_t *out_at, size_t n, unsigned int flags)
+{
+	int error; /* SPLICE_F_NONBLOCK is for the pipe; a socket waits as its own mode says */
+	struct sock *s = connection(in, READER, &error);
+	ssize_t moved;
+
+	if (s != NULL) {
+		moved = splice_out(s, in, out, n);
+	} else if (error == 0 && (s = connection(out, WRITER, &error)) != NULL) {
+		moved = splice_in(s, out, in, n);
+	} else {
+		if (error == 0)
+			return real()->splice(in, in_at, out, out_at, n, flags);
+		return error == IO_END ? 0 : io_result(error);
+	}
+	if (moved > 0)
+		count_one(s->stream.procs, COUNT_SPLICE);
+	sock_put(s);
+	return io_result(moved);
+}

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "../clients/c/procs.h"
+#include "device.h"
+#include "debug.h"
+#include "real.h"
+#include "table.h"
+
+/* Room for 8,176 slots, of which only those used take memory. */
+enum { BLOCK_SIZE = 1 << 20 };
+
+static const int64_t look_again = INT64_C(1000000000);
+
+struct lock device_lock;
+static struct device *_Atomic current;
+static int64_t not_before; /* under the lock: no look for a device earlier */
+
+void device_forked(void)
+{
+	atomic_store(&current, NULL);
+	not_before = 0;
+}
+
+static int read_file(const struct device *d, const char *name, char *text, size_t room)
+{
+	int fd = openat(d->dev.dir, name, O_RDONLY | O_CLOEXEC), err;
+	ssize_t n;
+
+	if (fd < 0)
+		return -errno;
+	n = read(fd, text, room - 1);
+	err = n < 0 ? -errno : 0;
+	real()->close(fd);
+	text[n < 0 ? 0 : n] = '\0';
+	return err;
+}
+
+static struct device *device_open(int *err)
+{
+	struct device *d = calloc(1, sizeof(*d));
+	char gid[64];
+
+	if (d == NULL) {
+		*err = -ENOMEM;
+		return NULL;
+	}
+	*err = ismfs_device_open(&d->dev, environment_mount());
+	if (*err != 0) {
+		free(d);
+		return NULL;
+	}
+	d->dev.dir = hidden_take(d->dev.dir);
+	*err = read_file(d, "gid", gid, sizeof(gid));
+	if (*err == 0)
+		*err = clc_parse_gid(gid, d->gid);
+	if (*err == 0)
+		*err = procs_open_sized(&d->dev, BLOCK_SIZE, &d->procs);
+	if (*err != 0) {
+		hidden_close(d->dev.dir);
+		free(d);
+		return NULL;
+	}
+	d->procs->fd = hidden_take(d->procs->fd);
+	d->process = getpid();
+	return d;
+}
+
+static bool is_off(void)
+{
+	const char *mount = environment_mount();
+
+	return mount != NULL && strcmp(mount, "off") == 0;
+}
+
+struct device *device_current(void)
+{
+	struct device *d = atomic_load_explicit(&current, memory_order_acquire);
+	int saved = errno, err;
+
+	if (d != NULL && !atomic_load_explicit(&d->dead, memory_order_relaxed))
+		return d;
+	lock_take(&device_lock);
+	d = atomic_load(&current);
+	if (d == NULL || atomic_load(&d->dead)) {
+		d = NULL;
+		if (!is_off() && now_ns() >= not_before) {
+			d = device_open(&err);
+			if (d != NULL) {
+				atomic_store_explicit(&current, d, memory_order_release);
+			} else {
+				debug("no device: %s", strerror(-err));
+				not_before = now_ns() + look_again;
+			}
+		}
+	}
+	lock_release(&device_lock);
+	errno = saved;
+	return d;
+}
+
+/* One EID a line, padded with blanks. */
+static void parse_eids(const char *text, struct clc_local *local)
+{
+	local->eids = 0;
+	while (*text != '\0' && local->eids < CLC_MAX_EIDS) {
+		size_t n = strcspn(text, "\n");
+
+		if (n > 0) {
+			unsigned char *eid = local->eid[local->eids++];
+
+			memset(eid, ' ', CLC_EID);
+			memcpy(eid, text, n < CLC_EID ? n : CLC_EID);
+		}
+		text += n + (text[n] == '\n');
+	}
+}
+
+int device_local(struct device *d, struct clc_local *local)
+{
+	uint32_t word = atomic_load(procs_word(d->procs)); /* before reading: a change in between is read again */
+	char text[512];
+	int err = 0;
+
+	lock_take(&d->eids_lock);
+	if (!d->has_eids || d->eids_at != word) {
+		err = read_file(d, "ueid", text, sizeof(text));
+		if (err == 0) {
+			memcpy(d->local.gid, d->gid, CLC_GID);
+			parse_eids(text, &d->local);
+			d->has_eids = true;
+			d->eids_at = word;
+		}
+	}
+	*local = d->local;
+	lock_release(&d->eids_lock);
+	local->active = procs_state(d->procs) == 1 && !atomic_load(&d->dead);
+	return device_noted(d, err);
+}
+
+int device_noted(struct device *d, int error)
+{
+	if (error == -ENOTCONN || error == -ECONNABORTED)
+		atomic_store(&d->dead, true);
+	return error;
+}
+
+/* ---- the SMC option: 8 bytes, a verb or an answer and the device's tag, the last seven bytes of its GID ---- */
+
+enum { SMCOPT_LEVEL = 286, SMCOPT_NAME = 0x49534d01, SMCOPT_SIZE = 8, SMCOPT_MARK = 1 };
+
+int smcopt_mark(int fd, const struct device *d)
+{
+	unsigned char value[SMCOPT_SIZE] = { SMCOPT_MARK };
+
+	memcpy(value + 1, d->gid + CLC_GID - 7, 7);
+	return real()->setsockopt(fd, SMCOPT_LEVEL, SMCOPT_NAME, value, sizeof(value)) != 0 ? -errno : 0;
+}
+
+int smcopt_ask(int fd)
+{
+	unsigned char value[SMCOPT_SIZE];
+	socklen_t size = sizeof(value);
+
+	if (real()->getsockopt(fd, SMCOPT_LEVEL, SMCOPT_NAME, value, &size) != 0)
+		return -errno;
+	return value[0] >= SMCOPT_PLAIN && value[0] <= SMCOPT_LISTENER ? value[0] : -EPROTO;
+}

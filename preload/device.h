@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The device that this process uses. */
+#ifndef PRELOAD_DEVICE_H
+#define PRELOAD_DEVICE_H
+
+#include "../clients/c/clc.h"
+#include "../clients/c/internal.h"
+#include "../clients/c/lock.h"
+
+struct device {
+	struct ismfs_device dev;
+	unsigned char gid[CLC_GID];
+	struct ismfs_procs *procs;
+	atomic_bool dead; /* its daemon has gone */
+	int process;      /* that the block is of */
+
+	struct lock eids_lock;
+	bool has_eids;
+	uint32_t eids_at; /* the device word before they were read */
+	struct clc_local local;
+};
+
+/*
+ * The device, looked for if there is none or its daemon has gone; NULL: none, which counts for a second. It is never freed: connections
+ * hold on to the one that they were made on.
+ */
+struct device *device_current(void);
+
+/* A child of fork is another process to the device. */
+void device_forked(void);
+extern struct lock device_lock;
+
+/* What this process brings to a handshake now: 0 or a negative errno. */
+int device_local(struct device *d, struct clc_local *local);
+
+/* Looks whether an error says that the daemon is gone, and returns it. */
+int device_noted(struct device *d, int error);
+
+/* The SMC option of the TCP handshake (docs/bpf.md). Negative errno; smcopt_ask returns one of the answers. */
+enum { SMCOPT_PLAIN = 1, SMCOPT_SMC = 2, SMCOPT_KERNEL = 3, SMCOPT_LISTENER = 4 };
+int smcopt_mark(int fd, const struct device *d);
+int smcopt_ask(int fd);
+
+#endif

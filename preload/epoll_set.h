@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of epoll share. Locks are taken in the order page, listing (of a socket), set, watching (of a socket). */
+#ifndef PRELOAD_EPOLL_SET_H
+#define PRELOAD_EPOLL_SET_H
+
+#include <sys/epoll.h>
+
+#include "epoll.h"
+#include "page.h"
+#include "sock.h"
+
+struct set;
+
+struct item {
+	struct set *set;
+	struct sock *sock; /* a reference */
+	int fd;
+	uint32_t events; /* as the program wants them */
+	epoll_data_t data;
+	bool queued, disabled, on_bell, due; /* disabled: EPOLLONESHOT has shot */
+	struct own_page *page;
+	struct stream_words seen;    /* at the last report, of an edge-triggered one */
+	struct item *_Atomic next;   /* of the socket's, under listing */
+	struct item *before, *after; /* of the set's */
+	struct item *candidate;      /* the next one */
+};
+
+struct set {
+	int fd;
+	_Atomic uint32_t refs;
+	_Atomic unsigned int count;    /* items */
+	_Atomic unsigned int sleeping; /* threads in the kernel's epoll_wait, or about to be */
+	int kick;                      /* an eventfd in the kernel's set */
+	int64_t asked;                 /* when the kernel was asked last */
+	int64_t ticked;
+	_Atomic bool settling; /* handshakes go on */
+	struct lock lock;
+	struct item *items;
+	struct item *first, *last; /* candidates */
+	struct page_use {
+		struct own_page *page;
+		unsigned int users;
+	} *pages;
+	unsigned int page_count;
+};
+
+/* Data of the library's own in the kernel's sets. */
+enum mark { MARK_NONE, MARK_KICK, MARK_TCP, MARK_BELL, MARK_PAGE };
+uint64_t mark_data(enum mark mark, int fd);
+enum mark mark_of(uint64_t data, int *fd);
+
+/* The set of a descriptor, with a reference; NULL: it has no connections. */
+struct set *set_get(int epfd);
+void set_put(struct set *set);
+
+/* Whether there ever was one: before, everything is the kernel's. */
+bool set_any(void);
+
+/* Under the set's lock. */
+void set_queue(struct item *it);
+
+#endif

@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Processes. A child of fork has its parent's connections: each counts who has it, and only the last one closes. A child of vfork has its
+ * parent's memory and must not touch what is there.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "arena.h"
+#include "debug.h"
+#include "device.h"
+#include "epoll.h"
+#include "link.h"
+#include "real.h"
+#include "sock.h"
+#include "table.h"
+#include "spin.h"
+
+static pid_t process;
+static bool is_child; /* of a fork, with connections that its parent had */
+
+bool process_is_ours(void)
+{
+	return getpid() == process;
+}
+
+/* Once for each socket, however many descriptors it has. */
+static void each_socket(void (*f)(struct sock *s, int fd))
+{
+	for (int fd = 0, end = table_end(); fd < end; fd++) {
+		struct sock *s = table_has(fd) ? table_get(fd, true) : NULL;
+
+		if (s == NULL)
+			continue;
+		f(s, fd);
+		sock_put(s);
+	}
+}
+
+static void hold(struct sock *s, int fd)
+{
+	(void)fd;
+	if (!s->counted)
+		atomic_fetch_add(&s->shared->holders, 1);
+	s->counted = true;
+}
+
+/* Another thread of the parent's may have held them. */
+static void reset(struct sock *s, int fd)
+{
+	(void)fd;
+	s->listing.word = s->watching.word = 0;
+	s->waiters[READER] = s->waiters[WRITER] = 0;
+	s->counted = false;
+}
+
+static void uncount(struct sock *s, int fd)
+{
+	(void)fd;
+	s->counted = false;
+}
+
+/* ---- fork ---- */
+
+static void before_fork(void)
+{
+	lock_take(&link_lock);
+	lock_take(&device_lock);
+	each_socket(hold);
+}
+
+static void in_parent(void)
+{
+	each_socket(uncount);
+	lock_release(&device_lock);
+	lock_release(&link_lock);
+}
+
+static void in_child(void)
+{
+	lock_forget_thread();
+	process = getpid();
+	is_child = true;
+	each_socket(reset);
+	sock_forked();
+	device_lock.word = link_lock.word = 0;
+	device_forked();
+	link_forked();
+	arena_forked();
+	epoll_forked();
+}
+
+/*
+ * ---- exec ----
+ *
+ * The new program knows nothing of what its descriptors were. One that it would inherit and whose bytes do not go through TCP is made a
+ * socket that is shut down in both directions: reads give the end, writes EPIPE. And this process has its connections no more.
+ */
+
+enum { MOST_REPLACED = 256 };
+
+/* On the stack: a child of vfork has its parent's heap. */
+struct exec_state {
+	struct {
+		int fd, saved;
+	} replaced[MOST_REPLACED];
+	int n;
+	bool given_up;
+};
+
+static int dead_socket(void)
+{
+	int pair[2];
+
+	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
+		return -1;
+	(void)real()->shutdown(pair[0], SHUT_RDWR);
+	real()->close(pair[1]);
+	return pair[0];
+}
+
+static void replace(struct exec_state *e, int fd)
+{
+	int dead, flags = real()->fcntl(fd, F_GETFD);
+
+	if (flags < 0 || (flags & FD_CLOEXEC) || e->n == MOST_REPLACED)
+		return;
+	dead = dead_socket();
+	if (dead < 0)
+		return;
+	e->replaced[e->n].fd = fd;
+	e->replaced[e->n].saved = real()->fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	if (e->replaced[e->n].saved >= 0 && real()->dup2(dead, fd) == fd)
+		e->n++;
+	real()->close(dead);
+}
+
+static void before_exec(struct exec_state *e)
+{
+	e->n = 0;
+	e->given_up = is_child && process_is_ours();
+	for (int fd = 0, end = table_end(); fd < end; fd++) {
+		struct sock *s = table_has(fd) ? table_get(fd, true) : NULL;
+		int kind = s != NULL ? sock_kind(s) : 0;
+
+		if (kind == SOCK_SMC || kind == SOCK_HANDSHAKE)
+			replace(e, fd);
+		if (s == NULL)
+			continue;
+		if (e->given_up && !s->counted && atomic_load(&s->shared->holders) > 1) {
+			atomic_fetch_sub(&s->shared->holders, 1);
+			s->counted = true;
+		}
+		sock_put(s);
+	}
+}
+
+static void take_back(struct sock *s, int fd)
+{
+	(void)fd;
+	if (s->counted)
+		atomic_fetch_add(&s->shared->holders, 1);
+	s->counted = false;
+}
+
+static void after_failed_exec(struct exec_state *e)
+{
+	int saved = errno;
+
+	while (e->n-- > 0) {
+		(void)real()->dup2(e->replaced[e->n].saved, e->replaced[e->n].fd);
+		real()->close(e->replaced[e->n].saved);
+	}
+	if (e->given_up)
+		each_socket(take_back);
+	errno = saved;
+}
+
+EXPORT int execve(const char *path, char *const arguments[], char *const environment[])
+{
+	struct exec_state e;
+	int result;
+
+	before_exec(&e);
+	result = real()->execve(path, arguments, environment);
+
+	after_failed_exec(&e);
+	return result;
+}
+
+EXPORT int execv(const char *path, char *const arguments[])
+{
+	return execve(path, arguments, environ);
+}
+
+EXPORT int execvpe(const char *file, char *const arguments[], char *const environment[])
+{
+	struct exec_state e;
+	int result;
+
+	before_exec(&e);
+	result = real()->execvpe(file, arguments, environment);
+
+	after_failed_exec(&e);
+	return result;
+}
+
+EXPORT int execvp(const char *file, char *const arguments[])
+{
+	return execvpe(file, arguments, environ);
+}
+
+EXPORT int fexecve(int fd, char *const arguments[], char *const environment[])
+{
+	struct exec_state e;
+	int result;
+
+	before_exec(&e);
+	result = real()->fexecve(fd, arguments, environment);
+
+	after_failed_exec(&e);
+	return result;
+}
+
+/* The list forms: arguments up to NULL, and for execle the environment behind. */
+enum { MOST_ARGUMENTS = 4096 };
+
+#define COLLECT(first)                                                                         \
+	char *arguments[MOST_ARGUMENTS];                                                       \
+	va_list list;                                                                          \
+	int n = 0;                                                                             \
+                                                                                               \
+	va_start(list, first);                                                                 \
+	arguments[0] = (char *)(uintptr_t)first;                                               \
+	while (arguments[n] != NULL && n < MOST_ARGUMENTS - 1)                                 \
+		arguments[++n] = va_arg(list, char *);
+
+EXPORT int execl(const char *path, const char *first, ...)
+{
+	COLLECT(first)
+	va_end(list);
+	return execve(path, arguments, environ);
+}
+
+EXPORT int execlp(const char *file, const char *first, ...)
+{
+	COLLECT(first)
+	va_end(list);
+	return execvpe(file, arguments, environ);
+}
+
+EXPORT int execle(const char *path, const char *first, ...)
+{
+	char *const *environment;
+
+	COLLECT(first)
+	environment = va_arg(list, char *const *);
+	va_end(list);
+	return execve(path, arguments, environment);
+}
+
+/* ---- exit ---- */
+
+static void close_all(void)
+{
+	if (process == 0 || !process_is_ours())
+		return;
+	for (int fd = 0, end = table_end(); fd < end; fd++)
+		if (table_has(fd))
+			sock_drop(fd);
+}
+
+EXPORT void _exit(int status)
+{
+	close_all();
+	real()->_exit(status);
+	__builtin_unreachable();
+}
+
+EXPORT void _Exit(int status)
+{
+	_exit(status);
+}
+
+__attribute__((destructor)) static void at_exit(void)
+{
+	close_all();
+}
+
+__attribute__((constructor)) static void set_up(void)
+{
+	real_find();
+	process = getpid();
+	environment_setup();
+	hidden_setup();
+	spin_prepare();
+	pthread_atfork(before_fork, in_parent, in_child);
+}

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Moving bytes of a connection, as the socket's modes and flags say. All return -errno. */
+#ifndef PRELOAD_IO_H
+#define PRELOAD_IO_H
+
+#include "epoll.h"
+#include "sock.h"
+
+enum { IO_PLAIN = 1, IO_END = 2 };
+
+/* Wait for the handshake as the socket allows: 0 SMC-D mode, IO_PLAIN, IO_END, or what the call fails with. */
+int io_ready(struct sock *s, int fd, enum side side, int flags);
+
+ssize_t io_read(struct sock *s, int fd, const struct iovec *iov, int n, int flags);
+ssize_t io_write(struct sock *s, int fd, const struct iovec *iov, int n, int flags);
+
+/* A write has met a full ring. */
+void io_full(struct sock *s);
+
+/* A result as the C library gives it. */
+ssize_t io_result(ssize_t n);
+
+#endif

@@ -1,0 +1,345 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "arena.h"
+#include "debug.h"
+#include "group.h"
+#include "sock.h"
+
+struct lock link_lock;
+
+/* A connection that this process has closed and the peer perhaps not. */
+struct ending {
+	struct ending *next;
+	struct link link;
+	struct stream stream;
+	struct shared *shared;
+	struct device *device;
+	int64_t until;
+};
+static struct ending *endings;
+
+/* How long a closed connection waits for the peer to close (tcp_fin_timeout, for the same state of TCP). */
+static const int64_t close_ns = INT64_C(60000000000);
+
+/* The decline code for an error of a device's operation (smc_buf_create, smcd_new_buf_create). */
+static int64_t reason(struct device *d, int err)
+{
+	device_noted(d, err);
+	if (err == -ENOSPC)
+		return SMC_DECL_MAX_DMB;
+	if (err == -ENODEV || err == -ENOTCONN || err == -ECONNABORTED)
+		return SMC_DECL_NOSMCDEV;
+	return SMC_DECL_MEM;
+}
+
+/* ---- endings ---- */
+
+static void finish(struct link *l, struct device *d, bool reusable)
+{
+	struct group *g = l->group;
+
+	(void)d;
+	if (l->peer != NULL) {
+		l->peer->in_use = false;
+		if (!reusable || g == NULL || !group_usable(g))
+			remote_close(l->peer);
+	}
+	if (l->own != NULL)
+		group_give_buffer(g, l->own, reusable);
+	if (g != NULL) {
+		group_give_bit(g, l->own_bit);
+		group_leave(g);
+	}
+}
+
+static void sweep_endings(int64_t now)
+{
+	for (struct ending **at = &endings; *at != NULL;) {
+		struct ending *e = *at;
+		bool over = stream_is_over(&e->stream);
+
+		if (!over && !e->shared->stream.spoiled && now < e->until && group_usable(e->link.group) &&
+		    !e->shared->stream.tcp_ended) {
+			at = &e->next;
+			continue;
+		}
+		*at = e->next;
+		if (over)
+			stream_reset_own(&e->stream);
+		finish(&e->link, e->device, over);
+		arena_free(e->shared);
+		free(e);
+	}
+}
+
+void link_sweep(void)
+{
+	int64_t now;
+
+	if (!link_busy())
+		return;
+	now = now_ns();
+	lock_take(&link_lock);
+	sweep_endings(now);
+	groups_sweep(now);
+	lock_release(&link_lock);
+}
+
+bool link_busy(void)
+{
+	return endings != NULL || groups_any();
+}
+
+void link_forked(void)
+{
+	endings = NULL;
+	groups_forked();
+}
+
+void link_end(struct sock *s, bool last)
+{
+	struct link *l = &s->link;
+	struct group *g = l->group;
+	struct ending *e;
+
+	lock_take(&link_lock);
+	e = last && !g->inherited ? calloc(1, sizeof(*e)) : NULL;
+	if (e != NULL) {
+		*e = (struct ending){ endings, *l, s->stream, s->shared, s->device, now_ns() + close_ns };
+		endings = e;
+		sweep_endings(now_ns());
+	} else {
+		finish(l, s->device, false);
+		if (last)
+			arena_free(s->shared);
+	}
+	lock_release(&link_lock);
+}
+
+/* ---- handshakes ---- */
+
+static void put_host(char host[CLC_HOST])
+{
+	char name[CLC_HOST * 2] = "";
+
+	(void)gethostname(name, sizeof(name) - 1);
+	memset(host, ' ', CLC_HOST);
+	memcpy(host, name, strlen(name) < CLC_HOST ? strlen(name) : CLC_HOST);
+}
+
+/* This side's message, after which the peer knows the DMB's token. */
+static void fill(struct link *l, struct device *d, uint8_t type, uint64_t page, struct clc_answer *a)
+{
+	l->told = true;
+	a->type = type;
+	a->first_contact = l->first;
+	memcpy(a->gid, d->gid, CLC_GID);
+	a->token = l->own->dmb.token;
+	a->index = 0;
+	a->size = smc_compress_buffer(l->own->dmb.size);
+	a->bit = l->own_bit;
+	a->link = l->group->id;
+	a->chid = CLC_CHID_LOOPBACK;
+	a->os = CLC_OS_LINUX;
+	a->version = 2;
+	a->type_v1 = 1;
+	put_host(a->host);
+	a->process = l->group->peer != 0 ? procs_id(d->procs) : 0;
+	a->page = l->group->peer != 0 ? page : 0;
+}
+
+int64_t link_serve(struct link *l, struct device *d, uint32_t peer, uint8_t size, struct clc_answer *accept)
+{
+	int64_t code = 0;
+	int err;
+
+	memset(l, 0, sizeof(*l));
+	lock_take(&link_lock);
+	sweep_endings(now_ns());
+	l->group = group_of_client(d, peer, accept->eid);
+	err = l->group == NULL ? -ENOMEM : group_take_buffer(l->group, size, &l->own);
+	if (err == 0) {
+		l->first = !l->group->known;
+		l->own_bit = group_take_bit(l->group);
+		fill(l, d, CLC_ACCEPT, l->first && peer != 0 ? group_own_page(l->group) : 0, accept);
+	} else {
+		code = reason(d, err);
+	}
+	lock_release(&link_lock);
+	if (code != 0)
+		link_abandon(l, d, false);
+	return code;
+}
+
+/* Attaches a peer's DMB, or takes the one that stayed attached. */
+static int attach(struct link *l, struct device *d, enum role role, const struct clc_answer *from)
+{
+	size_t size = (size_t)SMC_MIN_BUFFER << from->size;
+	struct remote *r = remote_find(from->token);
+
+	if (from->size > SMC_MAX_COMPRESSED || buffer_is_own(from->token, role))
+		return -EPROTO;
+	if (r == NULL)
+		return device_noted(d, remote_attach(d, from->token, size, &l->peer));
+	if (r->in_use)
+		return -EBUSY;
+	if (r->dmb.size != size) {
+		remote_close(r);
+		return -EMSGSIZE;
+	}
+	r->in_use = true;
+	l->peer = r;
+	return 0;
+}
+
+static int confirm_locked(struct link *l, struct device *d, const struct clc_answer *confirm)
+{
+	struct group *g = l->group;
+	int err = attach(l, d, ROLE_SERVER, confirm);
+
+	if (err != 0)
+		return err;
+	if (g->peer != 0 && l->peer->owner != g->peer)
+		return -EPROTO;
+	l->peer->group = g;
+	l->peer_bit = confirm->bit;
+	if (confirm->first_contact && confirm->page != 0) {
+		err = group_join_page(g, confirm->page);
+		if (err != 0)
+			return err;
+	}
+	l->pages = (!confirm->first_contact || confirm->page != 0) && group_has_pages(g);
+	if (confirm->first_contact)
+		group_describe(g, confirm);
+	g->confirmed = g->known = g->peer != 0;
+	return 0;
+}
+
+int64_t link_confirmed(struct link *l, struct device *d, const struct clc_answer *confirm)
+{
+	int err;
+
+	lock_take(&link_lock);
+	sweep_endings(now_ns());
+	err = confirm_locked(l, d, confirm);
+	lock_release(&link_lock);
+	return err;
+}
+
+static int64_t connect_locked(struct link *l, struct device *d, const struct clc_answer *accept, uint8_t size, struct clc_answer *confirm)
+{
+	struct group *g;
+	int err = attach(l, d, ROLE_CLIENT, accept);
+
+	if (err != 0)
+		return reason(d, err);
+	if (accept->process != 0 && accept->process != l->peer->owner)
+		return SMC_DECL_MEM;
+	l->first = accept->first_contact;
+	g = l->group = group_of_server(d, l->peer->owner, accept->link, l->first, accept->eid);
+	if (g == NULL)
+		return l->first ? SMC_DECL_MEM : SMC_DECL_SYNCERR;
+	l->peer->group = g;
+	l->peer_bit = accept->bit;
+	err = group_take_buffer(g, size, &l->own);
+	if (err != 0)
+		return reason(d, err);
+	l->own_bit = group_take_bit(g);
+	if (!l->first)
+		l->pages = group_has_pages(g);
+	else if (accept->page != 0 && group_own_page(g) != 0)
+		l->pages = group_join_page(g, accept->page) == 0;
+	if (l->first)
+		group_describe(g, accept);
+	confirm->release = accept->release;
+	confirm->features = accept->features & CLC_EMULATED_ISM;
+	memcpy(confirm->eid, accept->eid, CLC_EID);
+	fill(l, d, CLC_CONFIRM, l->pages ? group_own_page(g) : 0, confirm);
+	if (!l->pages)
+		confirm->bit = 0;
+	return 0;
+}
+
+int64_t link_connect(struct link *l, struct device *d, const struct clc_answer *accept, uint8_t size, struct clc_answer *confirm)
+{
+	int64_t code;
+
+	memset(l, 0, sizeof(*l));
+	lock_take(&link_lock);
+	sweep_endings(now_ns());
+	code = connect_locked(l, d, accept, size, confirm);
+	lock_release(&link_lock);
+	if (code != 0)
+		link_abandon(l, d, false);
+	return code;
+}
+
+void link_abandon(struct link *l, struct device *d, bool out_of_sync)
+{
+	lock_take(&link_lock);
+	if (out_of_sync && l->group != NULL)
+		l->group->known = false;
+	if (l->own != NULL && l->told) {
+		count_add(d->procs, COUNT_RX_USAGE, -(int64_t)l->own->dmb.size);
+		buffer_close(l->own);
+		l->own = NULL;
+	}
+	finish(l, d, l->peer == NULL);
+	lock_release(&link_lock);
+	memset(l, 0, sizeof(*l));
+}
+
+int link_open(struct link *l, struct device *d, struct sock *s)
+{
+	struct stream *t = &s->stream;
+
+	l->pages = l->pages && l->own_bit != 0 && l->peer_bit != 0 && l->peer_bit < PAGE_BITS;
+	memset(&s->shared->stream, 0, sizeof(s->shared->stream));
+	*t = (struct stream){
+		.state = &s->shared->stream, .own = l->own->dmb.map, .peer = l->peer->dmb.map, .own_fd = l->own->dmb.fd,
+		.peer_fd = l->peer->dmb.fd, .own_bell = l->own->bell, .peer_bell = l->peer->bell, .separated = l->own->separated,
+		.procs = d->procs, .epoch = l->own->epoch, .peer_bit = l->peer_bit,
+		.peer_page = l->pages ? &l->group->peer_page_words : NULL,
+	};
+	if (!procs_epoch_valid(d->procs, t->epoch))
+		return -ECONNABORTED;
+	if (l->pages && !page_join(l->group->page, l->own_bit, s)) {
+		l->pages = false;
+		t->peer_page = NULL;
+	}
+	s->heard = atomic_load(procs_word(d->procs));
+	stream_open(t, l->own->dmb.size, l->peer->dmb.size);
+	count_one(d->procs, l->group->role == ROLE_CLIENT ? COUNT_CLIENT_V2 : COUNT_SERVER_V2);
+	return 0;
+}
+
+void link_leave_page(struct link *l)
+{
+	if (l->pages)
+		page_leave(l->group->page, l->own_bit);
+}
+
+uint32_t link_id(const struct link *l)
+{
+	return l->group != NULL ? l->group->id : 0;
+}
+
+uint64_t link_token(const struct link *l)
+{
+	return l->own != NULL ? l->own->dmb.token : 0;
+}
+
+uint64_t link_peer_token(const struct link *l)
+{
+	return l->peer != NULL ? l->peer->dmb.token : 0;
+}
+
+struct own_page *link_page(const struct link *l)
+{
+	return l->pages && !l->group->inherited ? l->group->page : NULL;
+}

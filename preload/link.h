@@ -1,0 +1,72 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Link groups: what this process shares with one other process in one role (libsmc/internal/link). A group keeps the DMBs of connections
+ * that are over, its own and those of the peer's that it is attached to, for the next ones; and a pair of doorbell pages. What a peer says
+ * of itself, its procs id, is a hint: it counts once the device has confirmed it as the owner of the DMB that the peer told.
+ */
+#ifndef PRELOAD_LINK_H
+#define PRELOAD_LINK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "../clients/c/clc.h"
+#include "../clients/c/stream.h"
+
+struct buffer; /* one of this process's DMBs */
+struct remote; /* a peer's, attached */
+struct group;
+struct device;
+struct sock;
+
+/* This side's half of a connection. */
+struct link {
+	struct group *group;
+	struct buffer *own;
+	struct remote *peer;
+	uint16_t own_bit, peer_bit;
+	bool first, told, pages;
+};
+
+/* All return 0, a decline code, or a negative errno where the connection has to be reset. */
+
+/* The server's half, for the client that says it is the process peer; fills in the Accept. */
+int64_t link_serve(struct link *l, struct device *d, uint32_t peer, uint8_t size, struct clc_answer *accept);
+/* The Confirm that answers it: attaches the client's DMB. */
+int64_t link_confirmed(struct link *l, struct device *d, const struct clc_answer *confirm);
+/* The client's half, in answer to an Accept; fills in the Confirm. */
+int64_t link_connect(struct link *l, struct device *d, const struct clc_answer *accept, uint8_t size, struct clc_answer *confirm);
+
+/* Gives up what no connection has come from. out_of_sync: the client does not know the group. */
+void link_abandon(struct link *l, struct device *d, bool out_of_sync);
+
+/* The connection begins: fills in the stream. -ECONNABORTED: the device was switched off meanwhile. */
+int link_open(struct link *l, struct device *d, struct sock *s);
+
+/*
+ * The connection is over for this process. last: no other one has it. The DMBs are kept for the next connection once the peer has closed
+ * too; state is the arena's, which the call takes over.
+ */
+void link_end(struct sock *s, bool last);
+
+/* Looks after what waits for its end, idle groups and lost peers. now: in ns. */
+void link_sweep(void);
+/* Whether there is anything to look after. */
+bool link_busy(void);
+
+/* No news by the doorbell page any more. */
+void link_leave_page(struct link *l);
+
+uint32_t link_id(const struct link *l);
+uint64_t link_token(const struct link *l);
+uint64_t link_peer_token(const struct link *l);
+
+/* The own doorbell page of a connection's group, NULL: it has none. */
+struct own_page;
+struct own_page *link_page(const struct link *l);
+
+/* A child of fork has no part in its parent's groups. */
+void link_forked(void);
+extern struct lock link_lock;
+
+#endif

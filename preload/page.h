@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The own doorbell page of a link group, on which the group's connections that are in epoll sets sleep (docs/dmb-format.md 2). Whichever
+ * thread looks takes the bits for all and hands them on. While threads sleep on the page it says so; who leaves while others stay says so
+ * again.
+ */
+#ifndef PRELOAD_PAGE_H
+#define PRELOAD_PAGE_H
+
+#include "../clients/c/stream.h"
+
+struct sock;
+
+struct own_page {
+	struct stream_page page;
+	_Atomic uint32_t refs; /* the group's, and those of epoll sets */
+	_Atomic unsigned int words; /* up to the last bit in use */
+	struct lock lock;      /* guards the rest */
+	unsigned int sleepers;
+	struct sock **socks; /* by bit */
+	unsigned int room;
+	struct buffer *buffer;
+};
+
+struct own_page *page_new(struct buffer *b);
+void page_put(struct own_page *p);
+void page_put_locked(struct own_page *p); /* under link_lock */
+
+/* false: no memory. */
+bool page_join(struct own_page *p, uint16_t bit, struct sock *s);
+void page_leave(struct own_page *p, uint16_t bit);
+
+/* Take the bits and hand them to whom they concern. */
+void page_look(struct own_page *p);
+
+/* Around a sleep on the page's bell. After page_sleep look again. */
+void page_sleep(struct own_page *p);
+void page_awake(struct own_page *p);
+
+#endif

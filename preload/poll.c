@@ -1,0 +1,452 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * poll and select with connections among their descriptors. The kernel polls the rest, and of each connection TCP, for its end or its
+ * handshake, and the bell.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <limits.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "device.h"
+#include "handshake.h"
+#include "io.h"
+#include "real.h"
+#include "table.h"
+#include "wait.h"
+
+/* How long a sleep lasts before the peers' lives are looked after; while a handshake goes on. */
+static const int64_t tick_ns = INT64_C(1000000000), hurry_ns = INT64_C(100000000);
+
+enum { ON_STACK = 32, ALWAYS = POLLERR | POLLHUP, NAMES = POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM | POLLRDHUP | ALWAYS };
+
+struct request {
+	struct pollfd *fds;
+	nfds_t n;
+	int64_t deadline;
+	const sigset_t *mask;
+	struct watch {
+		struct sock *sock; /* NULL: the kernel's */
+		bool entered;
+	} *watches;            /* by place in fds */
+	struct pollfd *kernel; /* first the same descriptors, then bells */
+};
+
+/* ---- one connection ---- */
+
+static short wanted(const struct pollfd *p)
+{
+	return (short)((p->events & NAMES) | ALWAYS);
+}
+
+/* What it has of what is wanted. One that has fallen back becomes the kernel's. */
+static short look_at(struct request *r, nfds_t i)
+{
+	struct sock *s = r->watches[i].sock;
+
+	if (!handshake_drive(s, r->fds[i].fd))
+		return handshake_ready(s) & wanted(&r->fds[i]);
+	switch (sock_kind(s)) {
+	case SOCK_SMC:
+		return stream_ready(&s->stream) & wanted(&r->fds[i]);
+	case SOCK_FAILED:
+		return (short)(NAMES & wanted(&r->fds[i]));
+	}
+	sock_put(s);
+	r->watches[i].sock = NULL;
+	return 0;
+}
+
+static bool waits_to(const struct pollfd *p, enum side side)
+{
+	short out = POLLOUT | POLLWRNORM;
+
+	return side == WRITER ? (p->events & out) != 0 : true; /* a reader hears of ends, too */
+}
+
+static void enter(struct sock *s, const struct pollfd *p)
+{
+	char rung[4096];
+
+	for (enum side side = READER; side < SIDES; side++)
+		if (waits_to(p, side))
+			wait_enter(s, side);
+	(void)!real()->read(s->stream.own_bell, rung, sizeof(rung));
+}
+
+static bool announce_all(struct sock *s, const struct pollfd *p)
+{
+	bool nothing = true;
+
+	for (enum side side = READER; side < SIDES; side++)
+		if (waits_to(p, side))
+			nothing = wait_announce(s, side, ISMFS_SLEEPS_ON_BELL, wanted(p)) && nothing;
+	return nothing;
+}
+
+static void leave(struct sock *s, const struct pollfd *p)
+{
+	for (enum side side = READER; side < SIDES; side++)
+		if (waits_to(p, side))
+			wait_leave(s, side);
+}
+
+/* ---- all of them ---- */
+
+static int look(struct request *r)
+{
+	int ready = 0;
+
+	for (nfds_t i = 0; i < r->n; i++) {
+		r->fds[i].revents = 0;
+		if (r->watches[i].sock == NULL)
+			continue;
+		r->fds[i].revents = look_at(r, i);
+		ready += r->fds[i].revents != 0;
+	}
+	return ready;
+}
+
+/* Fills in what the kernel polls; returns how many. */
+static nfds_t prepare(struct request *r, bool bells)
+{
+	nfds_t n = r->n;
+
+	for (nfds_t i = 0; i < r->n; i++) {
+		struct sock *s = r->watches[i].sock;
+		struct pollfd *k = &r->kernel[i];
+
+		*k = (struct pollfd){ .fd = r->fds[i].fd, .events = r->fds[i].events };
+		if (s == NULL)
+			continue;
+		if (sock_kind(s) != SOCK_SMC) {
+			k->events = handshake_awaits(s);
+			continue;
+		}
+		k->events = POLLIN | POLLRDHUP;
+		if (s->shared->stream.tcp_ended)
+			k->fd = -1;
+		if (bells)
+			r->kernel[n++] = (struct pollfd){ .fd = s->stream.own_bell, .events = POLLIN };
+	}
+	return n;
+}
+
+/* The kernel's own descriptors among those that it has found ready. */
+static int merge(struct request *r)
+{
+	int ready = 0;
+
+	for (nfds_t i = 0; i < r->n; i++) {
+		if (r->watches[i].sock == NULL)
+			r->fds[i].revents = r->kernel[i].revents;
+		else if (r->kernel[i].revents != 0 && sock_kind(r->watches[i].sock) == SOCK_SMC)
+			sock_tcp_event(r->watches[i].sock, r->fds[i].fd);
+		ready += r->fds[i].revents != 0;
+	}
+	return ready;
+}
+
+static int ask_kernel(struct request *r, nfds_t n, int64_t until)
+{
+	struct timespec left = time_left(until);
+
+	return real()->ppoll(r->kernel, n, until == FOREVER ? NULL : &left, r->mask);
+}
+
+/* Announce the sleep on every connection; whether there is still nothing. */
+static bool go_to_sleep(struct request *r)
+{
+	for (nfds_t i = 0; i < r->n; i++) {
+		struct watch *w = &r->watches[i];
+
+		if (w->sock == NULL || sock_kind(w->sock) != SOCK_SMC)
+			continue;
+		w->entered = true;
+		enter(w->sock, &r->fds[i]);
+		if (!announce_all(w->sock, &r->fds[i]))
+			return false;
+	}
+	return true;
+}
+
+static void wake_up(struct request *r)
+{
+	for (nfds_t i = 0; i < r->n; i++) {
+		if (r->watches[i].entered)
+			leave(r->watches[i].sock, &r->fds[i]);
+		r->watches[i].entered = false;
+	}
+}
+
+static bool is_settling(const struct request *r)
+{
+	for (nfds_t i = 0; i < r->n; i++)
+		if (r->watches[i].sock != NULL && sock_kind(r->watches[i].sock) == SOCK_HANDSHAKE)
+			return true;
+	return false;
+}
+
+/* What ppoll returns; the connections have to be looked at again. */
+static int sleep_once(struct request *r)
+{
+	bool nothing = go_to_sleep(r);
+	int64_t until = now_ns() + (is_settling(r) ? hurry_ns : tick_ns);
+	int k, saved;
+
+	if (until > r->deadline)
+		until = r->deadline;
+	k = ask_kernel(r, prepare(r, true), nothing ? until : 0);
+	saved = errno;
+
+	wake_up(r);
+	errno = saved;
+	return k;
+}
+
+static void check_all(struct request *r)
+{
+	for (nfds_t i = 0; i < r->n; i++)
+		if (r->watches[i].sock != NULL && sock_kind(r->watches[i].sock) == SOCK_SMC)
+			sock_check(r->watches[i].sock, r->fds[i].fd);
+	link_sweep();
+}
+
+static int wait_any(struct request *r)
+{
+	for (;;) {
+		int ready = look(r), k;
+
+		if (ready > 0 || now_ns() >= r->deadline) {
+			k = ask_kernel(r, prepare(r, false), 0);
+			return k < 0 ? k : merge(r);
+		}
+		k = sleep_once(r);
+		if (k < 0)
+			return k;
+		ready = look(r);
+		if (k > 0)
+			ready = merge(r);
+		if (ready > 0)
+			return ready;
+		check_all(r);
+	}
+}
+
+/* One connection alone is waited for as a blocking call would. */
+static int wait_one(struct request *r)
+{
+	struct sock *s = r->watches[0].sock;
+	short want = r->fds[0].events & (POLLIN | POLLOUT);
+
+	if ((want != POLLIN && want != POLLOUT) || sock_kind(s) != SOCK_SMC || r->mask != NULL || s->items != NULL)
+		return 0;
+	if (stream_ready(&s->stream) & wanted(&r->fds[0]) || now_ns() >= r->deadline)
+		return 0;
+	return wait_side(s, r->fds[0].fd, want == POLLIN ? READER : WRITER, r->deadline);
+}
+
+static bool any_moves(const struct pollfd *fds, nfds_t n)
+{
+	for (nfds_t i = 0; i < n; i++)
+		if (table_moves(fds[i].fd))
+			return true;
+	return false;
+}
+
+/* n is not 0, and one descriptor at least is in the table. */
+static int wait_request(struct request *r)
+{
+	struct watch few_watches[ON_STACK], *more_watches = NULL;
+	struct pollfd few[2 * ON_STACK], *more = NULL;
+	int result;
+
+	r->watches = few_watches;
+	r->kernel = few;
+	if (r->n > ON_STACK) {
+		r->watches = more_watches = malloc(r->n * sizeof(*more_watches));
+		r->kernel = more = malloc(2 * r->n * sizeof(*more));
+	}
+	if (r->watches == NULL || r->kernel == NULL) {
+		free(more_watches);
+		free(more);
+		errno = ENOMEM;
+		return -1;
+	}
+	for (nfds_t i = 0; i < r->n; i++) {
+		struct sock *s = table_moves(r->fds[i].fd) ? table_get(r->fds[i].fd, false) : NULL;
+
+		if (s != NULL && sock_kind(s) == SOCK_LISTENER) {
+			sock_put(s);
+			s = NULL;
+		}
+		r->watches[i] = (struct watch){ s, false };
+	}
+	result = r->n == 1 && r->watches[0].sock != NULL ? wait_one(r) : 0;
+	if (result == -EINTR)
+		result = (int)io_result(result);
+	else
+		result = wait_any(r);
+	for (nfds_t i = 0; i < r->n; i++)
+		if (r->watches[i].sock != NULL)
+			sock_put(r->watches[i].sock);
+	free(more_watches);
+	free(more);
+	return result;
+}
+
+/* glibc's headers say that poll only writes what it is given, but events are read. */
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+
+/* ---- poll ---- */
+
+EXPORT int poll(struct pollfd *fds, nfds_t n, int timeout)
+{
+	struct request r = { .fds = fds, .n = n };
+
+	if (!any_moves(fds, n))
+		return real()->poll(fds, n, timeout);
+	r.deadline = deadline_in(timeout);
+	return wait_request(&r);
+}
+
+static int64_t deadline_of(const struct timespec *timeout)
+{
+	return timeout == NULL ? FOREVER : now_ns() + timeout->tv_sec * INT64_C(1000000000) + timeout->tv_nsec;
+}
+
+EXPORT int ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask)
+{
+	struct request r = { .fds = fds, .n = n, .mask = mask };
+
+	if (!any_moves(fds, n))
+		return real()->ppoll(fds, n, timeout, mask);
+	r.deadline = deadline_of(timeout);
+	return wait_request(&r);
+}
+
+EXPORT int __poll_chk(struct pollfd *fds, nfds_t n, int timeout, size_t room)
+{
+	if (room / sizeof(*fds) < n)
+		abort();
+	return poll(fds, n, timeout);
+}
+
+EXPORT int __ppoll_chk(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask, size_t room)
+{
+	if (room / sizeof(*fds) < n)
+		abort();
+	return ppoll(fds, n, timeout, mask);
+}
+
+/* ---- select ---- */
+
+struct sets {
+	int n;
+	fd_set *in, *out, *odd;
+};
+
+static bool in_set(const fd_set *set, int fd)
+{
+	return set != NULL && (((const unsigned long *)(const void *)set)[fd / (8 * (int)sizeof(long))] >> fd % (8 * (int)sizeof(long)) & 1);
+}
+
+static void put_in_set(fd_set *set, int fd, bool in)
+{
+	unsigned long *word, bit = 1UL << fd % (8 * (int)sizeof(long));
+
+	if (set == NULL)
+		return;
+	word = &((unsigned long *)(void *)set)[fd / (8 * (int)sizeof(long))];
+	*word = in ? *word | bit : *word & ~bit;
+}
+
+static bool any_in_table(const struct sets *s)
+{
+	for (int fd = 0; fd < s->n; fd++)
+		if (table_moves(fd) && (in_set(s->in, fd) || in_set(s->out, fd) || in_set(s->odd, fd)))
+			return true;
+	return false;
+}
+
+static short events_of(const struct sets *s, int fd)
+{
+	return (short)((in_set(s->in, fd) ? POLLIN : 0) | (in_set(s->out, fd) ? POLLOUT : 0) | (in_set(s->odd, fd) ? POLLPRI : 0));
+}
+
+static int answer(const struct sets *s, const struct pollfd *fds, nfds_t n)
+{
+	int ready = 0;
+
+	for (nfds_t i = 0; i < n; i++)
+		if (fds[i].revents & POLLNVAL) {
+			errno = EBADF;
+			return -1;
+		}
+	for (nfds_t i = 0; i < n; i++) {
+		short asked = fds[i].events, has = fds[i].revents;
+		bool in = (asked & POLLIN) && (has & (POLLIN | POLLHUP | POLLERR)), out = (asked & POLLOUT) && (has & (POLLOUT | POLLERR));
+		bool odd = (asked & POLLPRI) && (has & POLLPRI);
+
+		put_in_set(s->in, fds[i].fd, in);
+		put_in_set(s->out, fds[i].fd, out);
+		put_in_set(s->odd, fds[i].fd, odd);
+		ready += in + out + odd;
+	}
+	return ready;
+}
+
+static int select_by_poll(const struct sets *s, int64_t deadline, const sigset_t *mask)
+{
+	struct pollfd *fds = malloc((size_t)s->n * sizeof(*fds));
+	struct request r = { .fds = fds, .deadline = deadline, .mask = mask };
+	int result;
+
+	if (fds == NULL) {
+		errno = ENOMEM;
+		return -1;
+	}
+	for (int fd = 0; fd < s->n; fd++) {
+		short events = events_of(s, fd);
+
+		if (events != 0)
+			fds[r.n++] = (struct pollfd){ .fd = fd, .events = events };
+	}
+	result = wait_request(&r);
+	if (result >= 0)
+		result = answer(s, fds, r.n);
+	free(fds);
+	return result;
+}
+
+/* Linux's select says how much time is left. */
+EXPORT int select(int n, fd_set *in, fd_set *out, fd_set *odd, struct timeval *timeout)
+{
+	struct sets s = { n, in, out, odd };
+	int64_t deadline = FOREVER, left;
+	int result;
+
+	if (!any_in_table(&s))
+		return real()->select(n, in, out, odd, timeout);
+	if (timeout != NULL)
+		deadline = now_ns() + timeout->tv_sec * INT64_C(1000000000) + timeout->tv_usec * INT64_C(1000);
+	result = select_by_poll(&s, deadline, NULL);
+	if (timeout != NULL) {
+		left = deadline - now_ns();
+		left = left > 0 ? left : 0;
+		timeout->tv_sec = left / INT64_C(1000000000);
+		timeout->tv_usec = left % INT64_C(1000000000) / 1000;
+	}
+	return result;
+}
+
+EXPORT int pselect(int n, fd_set *in, fd_set *out, fd_set *odd, const struct timespec *timeout, const sigset_t *mask)
+{
+	struct sets s = { n, in, out, odd };
+
+	if (!any_in_table(&s))
+		return real()->pselect(n, in, out, odd, timeout, mask);
+	return select_by_poll(&s, deadline_of(timeout), mask);
+}

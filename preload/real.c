@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <stddef.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "real.h"
+
+struct real real_functions;
+
+/* Older C libraries lack some; programs that use these do not run there, but the library must not crash on asking. */
+static int no_close_range(unsigned int first, unsigned int last, int flags)
+{
+	return (int)syscall(SYS_close_range, first, last, flags);
+}
+
+static int no_epoll_pwait2(int fd, struct epoll_event *events, int n, const struct timespec *timeout, const sigset_t *mask)
+{
+	return (int)syscall(SYS_epoll_pwait2, fd, events, n, timeout, mask, sizeof(unsigned long));
+}
+
+/* dlsym returns an object pointer for a function: they have one size wherever there is dlsym. */
+#define FIND(type, name, arguments)                        \
+	found = dlsym(RTLD_NEXT, #name);                   \
+	memcpy(&real_functions.name, &found, sizeof(found));
+
+void real_find(void)
+{
+	int saved = errno;
+	void *found;
+
+	REAL_FUNCTIONS(FIND)
+	if (real_functions.close_range == NULL)
+		real_functions.close_range = no_close_range;
+	if (real_functions.epoll_pwait2 == NULL)
+		real_functions.epoll_pwait2 = no_epoll_pwait2;
+	errno = saved;
+}

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The C library's own functions, behind the ones of the same name that this library puts in front of them. */
+#ifndef PRELOAD_REAL_H
+#define PRELOAD_REAL_H
+
+#include <poll.h>
+#include <signal.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <sys/select.h>
+#include <sys/socket.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+#include <time.h>
+
+struct mmsghdr;
+
+#define REAL_FUNCTIONS(X)                                                                              \
+	X(int, close, (int))                                                                           \
+	X(int, close_range, (unsigned int, unsigned int, int))                                         \
+	X(int, listen, (int, int))                                                                     \
+	X(int, accept, (int, struct sockaddr *, socklen_t *))                                          \
+	X(int, accept4, (int, struct sockaddr *, socklen_t *, int))                                    \
+	X(int, connect, (int, const struct sockaddr *, socklen_t))                                     \
+	X(int, shutdown, (int, int))                                                                   \
+	X(int, getsockopt, (int, int, int, void *, socklen_t *))                                       \
+	X(int, setsockopt, (int, int, int, const void *, socklen_t))                                   \
+	X(ssize_t, read, (int, void *, size_t))                                                        \
+	X(ssize_t, write, (int, const void *, size_t))                                                 \
+	X(ssize_t, readv, (int, const struct iovec *, int))                                            \
+	X(ssize_t, writev, (int, const struct iovec *, int))                                           \
+	X(ssize_t, preadv2, (int, const struct iovec *, int, off_t, int))                              \
+	X(ssize_t, pwritev2, (int, const struct iovec *, int, off_t, int))                             \
+	X(ssize_t, recv, (int, void *, size_t, int))                                                   \
+	X(ssize_t, send, (int, const void *, size_t, int))                                             \
+	X(ssize_t, recvfrom, (int, void *, size_t, int, struct sockaddr *, socklen_t *))               \
+	X(ssize_t, sendto, (int, const void *, size_t, int, const struct sockaddr *, socklen_t))       \
+	X(ssize_t, recvmsg, (int, struct msghdr *, int))                                               \
+	X(ssize_t, sendmsg, (int, const struct msghdr *, int))                                         \
+	X(int, recvmmsg, (int, struct mmsghdr *, unsigned int, int, struct timespec *))                \
+	X(int, sendmmsg, (int, struct mmsghdr *, unsigned int, int))                                   \
+	X(ssize_t, sendfile, (int, int, off_t *, size_t))                                              \
+	X(ssize_t, splice, (int, off_t *, int, off_t *, size_t, unsigned int))                         \
+	X(int, dup, (int))                                                                             \
+	X(int, dup2, (int, int))                                                                       \
+	X(int, dup3, (int, int, int))                                                                  \
+	X(int, fcntl, (int, int, ...))                                                                 \
+	X(int, ioctl, (int, unsigned long, ...))                                                       \
+	X(int, poll, (struct pollfd *, nfds_t, int))                                                   \
+	X(int, ppoll, (struct pollfd *, nfds_t, const struct timespec *, const sigset_t *))            \
+	X(int, select, (int, fd_set *, fd_set *, fd_set *, struct timeval *))                          \
+	X(int, pselect, (int, fd_set *, fd_set *, fd_set *, const struct timespec *, const sigset_t *)) \
+	X(int, epoll_ctl, (int, int, int, struct epoll_event *))                                       \
+	X(int, epoll_wait, (int, struct epoll_event *, int, int))                                      \
+	X(int, epoll_pwait, (int, struct epoll_event *, int, int, const sigset_t *))                   \
+	X(int, epoll_pwait2, (int, struct epoll_event *, int, const struct timespec *, const sigset_t *)) \
+	X(int, getrlimit, (int, struct rlimit *))                                                      \
+	X(int, setrlimit, (int, const struct rlimit *))                                                \
+	X(int, execve, (const char *, char *const[], char *const[]))                                   \
+	X(int, execvpe, (const char *, char *const[], char *const[]))                                  \
+	X(int, fexecve, (int, char *const[], char *const[]))                                           \
+	X(void, _exit, (int))
+
+struct real {
+#define REAL_MEMBER(type, name, arguments) type(*name) arguments;
+	REAL_FUNCTIONS(REAL_MEMBER)
+#undef REAL_MEMBER
+};
+
+extern struct real real_functions;
+void real_find(void);
+
+/* A constructor of another library can call before this one's has run. */
+static inline const struct real *real(void)
+{
+	if (__builtin_expect(real_functions._exit == NULL, 0))
+		real_find();
+	return &real_functions;
+}
+
+/* What this library puts in front. */
+#define EXPORT __attribute__((visibility("default")))
+
+#endif

@@ -1,0 +1,304 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "arena.h"
+#include "device.h"
+#include "epoll.h"
+#include "real.h"
+#include "sock.h"
+#include "table.h"
+
+/* Objects are never given back to the C library: a descriptor's entry can be looked at while it goes. */
+static struct sock *free_socks;
+static struct lock free_lock;
+
+void sock_forked(void)
+{
+	free_lock.word = 0;
+}
+
+static struct sock *object_take(void)
+{
+	enum { MANY = 64 };
+	struct sock *s;
+
+	lock_take(&free_lock);
+	if (free_socks == NULL) {
+		struct sock *more = calloc(MANY, sizeof(*more));
+
+		for (unsigned int i = 0; more != NULL && i < MANY; i++) {
+			more[i].next_free = free_socks;
+			free_socks = &more[i];
+		}
+	}
+	s = free_socks;
+	if (s != NULL)
+		free_socks = s->next_free;
+	lock_release(&free_lock);
+	return s;
+}
+
+struct sock *sock_new(enum kind kind, bool client, int fd)
+{
+	struct sock *s = object_take();
+	struct shared *sh = s != NULL ? arena_take() : NULL;
+
+	if (s == NULL)
+		return NULL;
+	atomic_store(&s->refs, 1);
+	if (sh == NULL) {
+		sock_put(s);
+		return NULL;
+	}
+	s->shared = sh;
+	s->device = device_current();
+	memset(&s->link, 0, sizeof(s->link));
+	memset(&s->stream, 0, sizeof(s->stream));
+	s->items = NULL;
+	s->ended = s->last = false;
+	s->waiters[READER] = s->waiters[WRITER] = 0;
+	s->spinning = (struct spinning){ 0 };
+	atomic_store(&sh->holders, 1);
+	atomic_store(&sh->receive_limit, -1);
+	atomic_store(&sh->send_limit, -1);
+	sh->client = client;
+	atomic_store(&sh->nonblocking, (real()->fcntl(fd, F_GETFL) & O_NONBLOCK) != 0);
+	atomic_store(&s->fds, 1);
+	atomic_fetch_add(&s->refs, 1);
+	atomic_store_explicit(&sh->kind, kind, memory_order_release);
+	return s;
+}
+
+static void give_back(struct sock *s)
+{
+	int kind = sock_kind(s);
+
+	if (kind == SOCK_SMC) {
+		link_end(s, s->last);
+		return;
+	}
+	if (kind == SOCK_HANDSHAKE && s->link.group != NULL)
+		link_abandon(&s->link, s->device, false);
+	if (s->last)
+		arena_free(s->shared);
+}
+
+void sock_put(struct sock *s)
+{
+	if (atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1)
+		return;
+	if (s->ended)
+		give_back(s);
+	lock_take(&free_lock);
+	s->next_free = free_socks;
+	free_socks = s;
+	lock_release(&free_lock);
+}
+
+/* ---- description ---- */
+
+static void put_address(unsigned char *b, size_t at, size_t port_at, const struct sockaddr_storage *a, bool six)
+{
+	static const unsigned char mapped[12] = { [10] = 0xFF, [11] = 0xFF };
+	uint16_t port = 0;
+
+	if (a->ss_family == AF_INET) {
+		const struct sockaddr_in *in = (const void *)a;
+
+		port = ntohs(in->sin_port);
+		if (six)
+			memcpy(b + at, mapped, 12);
+		memcpy(b + at + (six ? 12 : 0), &in->sin_addr, 4);
+	} else if (a->ss_family == AF_INET6) {
+		const struct sockaddr_in6 *in6 = (const void *)a;
+
+		port = ntohs(in6->sin6_port);
+		memcpy(b + at + (six ? 0 : 0), (const unsigned char *)&in6->sin6_addr + (six ? 0 : 12), six ? 16 : 4);
+	}
+	memcpy(b + port_at, &port, 2);
+}
+
+/* Are both IPv4, also as IPv6 writes it? */
+static bool is_four(const struct sockaddr_storage *a)
+{
+	if (a->ss_family != AF_INET6)
+		return true;
+	return IN6_IS_ADDR_V4MAPPED(&((const struct sockaddr_in6 *)(const void *)a)->sin6_addr);
+}
+
+void sock_describe(struct sock *s, int fd)
+{
+	unsigned char b[SLOT_SIZE] = { 0 };
+	struct sockaddr_storage local = { 0 }, peer = { 0 };
+	socklen_t size = sizeof(local);
+	int kind = sock_kind(s);
+	uint32_t link = link_id(&s->link);
+	uint64_t own = link_token(&s->link), other = link_peer_token(&s->link);
+	bool six;
+
+	if (s->device == NULL)
+		return;
+	if (s->shared->slot == 0)
+		s->shared->slot = slot_take(s->device->procs);
+	if (s->shared->slot == 0)
+		return;
+	if (s->shared->inode == 0) {
+		struct stat st;
+
+		s->shared->inode = fstat(fd, &st) == 0 ? st.st_ino : 0;
+	}
+	(void)getsockname(fd, (struct sockaddr *)&local, &size);
+	size = sizeof(peer);
+	if (kind != SOCK_LISTENER)
+		(void)getpeername(fd, (struct sockaddr *)&peer, &size);
+	six = !is_four(&local) || !is_four(&peer) || (kind == SOCK_LISTENER && local.ss_family == AF_INET6);
+	b[4] = kind == SOCK_LISTENER ? 2 : 1;
+	b[5] = kind == SOCK_LISTENER ? 0 : s->shared->client ? 1 : 2;
+	b[6] = kind == SOCK_SMC ? 2 : kind == SOCK_PLAIN ? 1 : 0;
+	b[7] = kind == SOCK_LISTENER ? SMC_LISTEN : kind == SOCK_SMC ? stream_smc_state(&s->stream, &b[9]) :
+	       kind == SOCK_PLAIN ? SMC_ACTIVE : SMC_INIT;
+	b[8] = six ? 6 : 4;
+	put_address(b, 16, 10, &local, six);
+	put_address(b, 32, 12, &peer, six);
+	memcpy(b + 48, &own, 8);
+	memcpy(b + 56, &other, 8);
+	memcpy(b + 64, &link, 4);
+	memcpy(b + 68, &s->shared->reason, 4);
+	memcpy(b + 72, &s->shared->diagnosis, 4);
+	memcpy(b + 80, &s->shared->inode, 8);
+	slot_write(s->device->procs, s->shared->slot, b);
+}
+
+void sock_settled(struct sock *s, int fd)
+{
+	int kind = sock_kind(s);
+
+	sock_describe(s, fd);
+	if (kind == SOCK_PLAIN && atomic_load(&s->fds) == 1)
+		table_set(fd, s, true);
+	else if (kind == SOCK_PLAIN)
+		for (int i = 0, end = table_end(); i < end; i++) {
+			uintptr_t entry = atomic_load(&table[i]);
+
+			if (entry == (uintptr_t)s)
+				table_set(i, s, true);
+		}
+	epoll_settled(s);
+}
+
+/* ---- the end ---- */
+
+static void forget_slot(struct sock *s)
+{
+	if (s->device != NULL && s->shared->slot != 0)
+		slot_free(s->device->procs, s->shared->slot);
+	s->shared->slot = 0;
+}
+
+static void linger_zero(int fd)
+{
+	struct linger zero = { 1, 0 };
+
+	(void)real()->setsockopt(fd, SOL_SOCKET, SO_LINGER, &zero, sizeof(zero));
+}
+
+/* The last descriptor of this process goes. Threads that wait on the connection are told. */
+static void release(struct sock *s, int fd)
+{
+	struct shared *sh = s->shared;
+	int kind = sock_kind(s);
+
+	s->last = atomic_fetch_sub(&sh->holders, 1) == 1;
+	s->ended = true;
+	if (s->last)
+		forget_slot(s);
+	if (kind == SOCK_HANDSHAKE && s->last)
+		linger_zero(fd); /* the peer must not take what it has of the handshake for a connection */
+	if (kind != SOCK_SMC)
+		return;
+	if (s->last && stream_close(&s->stream, atomic_load(&sh->linger_zero)))
+		linger_zero(fd);
+	if (s->waiters[READER] + s->waiters[WRITER] > 0)
+		stream_rouse(&s->stream);
+	link_leave_page(&s->link);
+}
+
+bool sock_drop(int fd)
+{
+	struct sock *s = table_take(fd);
+
+	if (s == NULL)
+		return false;
+	epoll_forget(s, fd);
+	if (atomic_fetch_sub(&s->fds, 1) == 1)
+		release(s, fd);
+	sock_put(s);
+	return true;
+}
+
+void sock_alias(int from, int to)
+{
+	uintptr_t entry = (unsigned int)from < TABLE_SIZE ? atomic_load(&table[from]) : 0;
+	struct sock *s = entry != 0 ? table_get(from, true) : NULL;
+
+	if (s == NULL)
+		return;
+	if ((unsigned int)to >= TABLE_SIZE) {
+		sock_put(s);
+		return;
+	}
+	atomic_fetch_add(&s->fds, 1);
+	table_set(to, s, entry & TABLE_PLAIN); /* with the reference */
+}
+
+/* ---- the peer's life ---- */
+
+void tcp_reset(int fd)
+{
+	struct sockaddr none = { .sa_family = AF_UNSPEC };
+
+	(void)real()->connect(fd, &none, sizeof(none));
+}
+
+/* TCP is idle: anything there is its end, or a byte that breaks the contract. */
+void sock_tcp_event(struct sock *s, int fd)
+{
+	char byte;
+	int saved = errno;
+	ssize_t n;
+
+	if (s->shared->stream.tcp_ended || atomic_load(&s->fds) == 0)
+		return;
+	n = real()->recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+	if (n > 0)
+		stream_tcp_spoke(&s->stream);
+	else if (n == 0)
+		stream_tcp_ended(&s->stream, false);
+	else if (errno != EAGAIN && errno != EINTR)
+		stream_tcp_ended(&s->stream, true);
+	errno = saved;
+}
+
+void sock_check(struct sock *s, int fd)
+{
+	uint32_t word = atomic_load(procs_word(s->stream.procs));
+	int saved = errno;
+
+	sock_tcp_event(s, fd);
+	if (word != s->heard) {
+		s->heard = word;
+		if (!procs_epoch_valid(s->stream.procs, s->stream.epoch))
+			stream_kill(&s->stream);
+		else
+			stream_check_links(&s->stream);
+	}
+	errno = saved;
+}

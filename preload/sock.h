@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A socket that the library has a hand in, from connect or accept until its last descriptor is closed.
+ *
+ *   CONNECTING   a connect that did not wait is under way
+ *   HANDSHAKE    TCP stands; CLC messages are awaited. Nobody works on it in the background: whoever reads, writes or waits
+ *                carries it on (handshake.c)
+ *   SMC          bytes go through DMBs; TCP is idle
+ *   PLAIN        fallen back: everything is the kernel's, only the description in conns is kept
+ *   FAILED       the handshake ended without a connection, TCP is reset
+ *   LISTENER
+ *
+ * What the processes that share a socket after a fork must agree on lies in shared memory (struct shared); the rest is each one's.
+ */
+#ifndef PRELOAD_SOCK_H
+#define PRELOAD_SOCK_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "../clients/c/clc.h"
+#include "../clients/c/stream.h"
+#include "link.h"
+#include "spin.h"
+
+enum kind { SOCK_CONNECTING = 1, SOCK_HANDSHAKE, SOCK_SMC, SOCK_PLAIN, SOCK_FAILED, SOCK_LISTENER };
+
+struct shared {
+	_Atomic uint32_t used;    /* this place of the arena is taken */
+	_Atomic uint32_t holders; /* processes that have it */
+	_Atomic int kind;
+	struct lock handshake; /* held by who carries it on; guards what follows up to stream */
+	bool client, kernel;   /* kernel: the peer is the kernel's SMC */
+	uint8_t awaits;        /* CLC_ACCEPT, CLC_PROPOSAL or CLC_CONFIRM */
+	int64_t deadline;      /* for the peer's next message */
+	int64_t proposed;      /* when a client has sent its Proposal */
+	_Atomic bool told;     /* the program has asked whether its connect has ended */
+	_Atomic int error;     /* of FAILED; of a connect */
+	_Atomic bool error_told;
+	_Atomic bool nonblocking, linger_zero;
+	_Atomic int64_t receive_limit, send_limit; /* SO_RCVTIMEO and SO_SNDTIMEO in ns, 0 none, -1 not known */
+	_Atomic int buffer;                        /* SO_RCVBUF as the program set it, 0 not */
+	uint32_t slot;
+	uint64_t inode;
+	uint32_t reason, diagnosis;
+	struct clc_local sent; /* what the Proposal offered */
+	struct clc_answer accept;
+	int owner; /* the process that has the DMBs */
+	struct stream_state stream;
+};
+
+struct item;
+
+struct sock {
+	_Atomic uint32_t refs;
+	_Atomic uint32_t fds; /* in this process */
+	struct shared *shared;
+	struct device *device; /* NULL: none was found */
+	struct link link;
+	struct stream stream; /* valid once SMC */
+
+	struct lock listing;          /* guards items */
+	struct item *_Atomic items;   /* registrations in epoll sets */
+	struct lock watching;         /* guards waiters and the announcements to the peer */
+	_Atomic unsigned int waiters[SIDES];
+	struct spinning spinning;
+	_Atomic uint32_t heard; /* the device's word when the peer was last asked for */
+	bool ended, last; /* no descriptor is left; in no other process either */
+	bool counted;     /* during a fork or an exec */
+	struct sock *next_free;
+};
+
+static inline int sock_kind(const struct sock *s)
+{
+	return atomic_load_explicit(&s->shared->kind, memory_order_acquire);
+}
+
+/* A new one with one descriptor and two references, the table's and the caller's. NULL: no memory. */
+struct sock *sock_new(enum kind kind, bool client, int fd);
+
+/* The last reference gives back what a socket had whose descriptors are closed: threads may be in the middle of it until then. */
+void sock_put(struct sock *s);
+
+/* The socket's kind has been settled: the table, epoll sets and conns hear of it. */
+void sock_settled(struct sock *s, int fd);
+
+/* Write the description into conns. */
+void sock_describe(struct sock *s, int fd);
+
+/*
+ * A descriptor goes; the caller closes it afterwards. The last one of the last process ends the connection. Returns false if nothing of
+ * the library's hangs on it.
+ */
+bool sock_drop(int fd);
+
+/* One more descriptor of the same socket. */
+void sock_alias(int from, int to);
+
+/* In a child of fork. */
+void sock_forked(void);
+
+/* Whether this is the process that the library knows: not a child of vfork, which has its parent's memory. */
+bool process_is_ours(void);
+
+/* Whether the peer is there still, by TCP and by the device; cheap unless something has happened. */
+void sock_check(struct sock *s, int fd);
+void sock_tcp_event(struct sock *s, int fd);
+
+/* SO_RCVBUF as the program has set it on a descriptor, 0 if it has not (control.c). */
+int buffer_asked(int fd);
+void buffer_forget(int fd);
+
+/* Whether the library keeps anything of a descriptor. */
+bool fd_known(int fd);
+
+/* Ends TCP by a reset, keeping the descriptor. */
+void tcp_reset(int fd);
+
+#endif

@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "check.h"
+
+/* Shared, since forked children write, too. */
+static _Atomic long long *bytes;
+
+void check_failed(const char *file, int line, const char *what)
+{
+	fprintf(stderr, "%s:%d: not so: %s (errno %d, %s)\n", file, line, what, errno, strerror(errno));
+	exit(1);
+}
+
+ssize_t wrote(ssize_t n)
+{
+	if (n > 0)
+		atomic_fetch_add(bytes, n);
+	return n;
+}
+
+void write_all(int fd, const void *b, size_t n)
+{
+	while (n > 0) {
+		ssize_t put = wrote(write(fd, b, n));
+
+		check(put > 0);
+		b = (const char *)b + put;
+		n -= (size_t)put;
+	}
+}
+
+void read_all(int fd, void *b, size_t n)
+{
+	while (n > 0) {
+		ssize_t got = read(fd, b, n);
+
+		check(got > 0);
+		b = (char *)b + got;
+		n -= (size_t)got;
+	}
+}
+
+int listen_any(void)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+
+	check(fd >= 0);
+	check(bind(fd, (struct sockaddr *)&a, sizeof(a)) == 0);
+	check(listen(fd, 64) == 0);
+	return fd;
+}
+
+int connect_to(int listener)
+{
+	struct sockaddr_in a;
+	socklen_t size = sizeof(a);
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+	check(fd >= 0);
+	check(getsockname(listener, (struct sockaddr *)&a, &size) == 0);
+	check(connect(fd, (struct sockaddr *)&a, size) == 0);
+	return fd;
+}
+
+struct pair pair_open(void)
+{
+	int listener = listen_any();
+	struct pair p;
+	char byte = 'x';
+
+	p.client = connect_to(listener);
+	p.server = accept4(listener, NULL, NULL, 0);
+	check(p.server >= 0);
+	check(close(listener) == 0);
+	write_all(p.client, &byte, 1);
+	read_all(p.server, &byte, 1);
+	write_all(p.server, &byte, 1);
+	read_all(p.client, &byte, 1);
+	return p;
+}
+
+void pair_close(struct pair p)
+{
+	check(close(p.client) == 0);
+	check(close(p.server) == 0);
+}
+
+void run(const char *name, void (*test)(void))
+{
+	fprintf(stderr, "%s\n", name);
+	test();
+}
+
+int main(void)
+{
+	bytes = mmap(NULL, sizeof(*bytes), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	check(bytes != MAP_FAILED);
+	test_calls();
+	test_events();
+	test_processes();
+	printf("bytes %lld\n", atomic_load(bytes));
+	return 0;
+}

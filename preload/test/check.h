@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A test program is an ordinary socket program: it has to pass over TCP as it does under smc_run. It prints how many bytes it has written
+ * over its connections, which is what xfer_bytes has to grow by under smc_run, and not at all without.
+ */
+#ifndef CHECK_H
+#define CHECK_H
+
+#include <stddef.h>
+#include <sys/types.h>
+
+/* Ends the program with a message unless the condition holds. */
+#define check(condition)                                              \
+	do {                                                          \
+		if (!(condition))                                     \
+			check_failed(__FILE__, __LINE__, #condition); \
+	} while (0)
+
+void check_failed(const char *file, int line, const char *what) __attribute__((noreturn));
+
+/* A connection to oneself: listen, connect and accept in one thread, and a byte each way. */
+struct pair {
+	int client, server;
+};
+struct pair pair_open(void);
+void pair_close(struct pair p);
+
+/* Listens on a free port of loopback and returns the socket; connect_to connects to it. */
+int listen_any(void);
+int connect_to(int listener);
+
+/* Counts what a write has returned, and returns it. */
+ssize_t wrote(ssize_t n);
+
+/* Writes and reads all of it, or fails. */
+void write_all(int fd, const void *b, size_t n);
+void read_all(int fd, void *b, size_t n);
+
+/* Runs a test and says so. */
+void run(const char *name, void (*test)(void));
+#define RUN(test) run(#test, test)
+
+void test_calls(void);
+void test_events(void);
+void test_processes(void);
+
+#endif

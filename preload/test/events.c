@@ -1,0 +1,282 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* connect that does not wait; poll, select and epoll. */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/select.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "check.h"
+
+static int so_error(int fd)
+{
+	int error = -1;
+	socklen_t size = sizeof(error);
+
+	check(getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0);
+	return error;
+}
+
+/* The same thread has to accept, so the client is connected before the server has it. */
+static void nonblocking_connect(void)
+{
+	int listener = listen_any(), server, client = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+	struct sockaddr_in a;
+	socklen_t size = sizeof(a);
+	struct pollfd p = { .fd = client, .events = POLLOUT };
+	char b[4];
+
+	check(getsockname(listener, (struct sockaddr *)&a, &size) == 0);
+	check(connect(client, (struct sockaddr *)&a, size) == -1 && errno == EINPROGRESS);
+	check(poll(&p, 1, 5000) == 1 && p.revents == POLLOUT && so_error(client) == 0);
+	check(connect(client, (struct sockaddr *)&a, size) == 0 || errno == EISCONN);
+	check(connect(client, (struct sockaddr *)&a, size) == -1 && errno == EISCONN);
+	check(fcntl(listener, F_SETFL, O_NONBLOCK) == 0);
+	server = accept(listener, NULL, NULL);
+	check(server >= 0 && accept(listener, NULL, NULL) == -1 && errno == EAGAIN);
+	check(poll(&p, 1, 5000) == 1 && p.revents == POLLOUT);
+	check(wrote(write(client, "ping", 4)) == 4);
+	read_all(server, b, 4);
+	size = sizeof(a);
+	check(getpeername(client, (struct sockaddr *)&a, &size) == 0 && a.sin_family == AF_INET);
+	check(close(listener) == 0 && close(client) == 0 && close(server) == 0);
+}
+
+static void refused(void)
+{
+	int listener = listen_any(), client;
+	struct sockaddr_in a;
+	socklen_t size = sizeof(a);
+	struct pollfd p;
+
+	check(getsockname(listener, (struct sockaddr *)&a, &size) == 0 && close(listener) == 0);
+	client = socket(AF_INET, SOCK_STREAM, 0);
+	check(connect(client, (struct sockaddr *)&a, size) == -1 && errno == ECONNREFUSED);
+	check(close(client) == 0);
+	client = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+	if (connect(client, (struct sockaddr *)&a, size) == -1 && errno == EINPROGRESS) {
+		p = (struct pollfd){ .fd = client, .events = POLLOUT };
+		check(poll(&p, 1, 5000) == 1 && (p.revents & POLLERR) && so_error(client) == ECONNREFUSED);
+	}
+	check(close(client) == 0);
+}
+
+static void polled(void)
+{
+	struct pair p = pair_open();
+	int pipes[2];
+	char b[8];
+
+	check(pipe(pipes) == 0);
+	struct pollfd f[3] = { { .fd = p.server, .events = POLLIN }, { .fd = pipes[0], .events = POLLIN }, { .fd = -1 } };
+
+	check(poll(f, 3, 0) == 0 && poll(f, 3, 50) == 0);
+	write_all(p.client, "a", 1);
+	check(poll(f, 3, 5000) == 1 && f[0].revents == POLLIN && f[1].revents == 0);
+	check(write(pipes[1], "b", 1) == 1);
+	check(poll(f, 3, 5000) == 2 && f[1].revents == POLLIN);
+	read_all(p.server, b, 1);
+	check(poll(f, 3, 5000) == 1 && f[0].revents == 0 && f[1].revents == POLLIN);
+	f[0].events = POLLIN | POLLOUT | POLLRDHUP;
+	check(poll(f, 1, 5000) == 1 && f[0].revents == POLLOUT);
+	check(shutdown(p.client, SHUT_WR) == 0);
+	check(poll(f, 1, 5000) == 1 && (f[0].revents & (POLLIN | POLLRDHUP)) == (POLLIN | POLLRDHUP) && !(f[0].revents & POLLHUP));
+	check(close(p.client) == 0 && close(p.server) == 0 && close(pipes[0]) == 0 && close(pipes[1]) == 0);
+}
+
+static void selected(void)
+{
+	struct pair p = pair_open();
+	struct timeval none = { 0, 0 }, long_time = { 5, 0 };
+	fd_set in, out;
+	char b;
+
+	FD_ZERO(&in);
+	FD_ZERO(&out);
+	FD_SET(p.server, &in);
+	check(select(p.server + 1, &in, NULL, NULL, &none) == 0 && !FD_ISSET(p.server, &in));
+	write_all(p.client, "a", 1);
+	FD_SET(p.server, &in);
+	FD_SET(p.server, &out);
+	check(select(p.server + 1, &in, &out, NULL, &long_time) >= 1 && FD_ISSET(p.server, &in));
+	read_all(p.server, &b, 1);
+	pair_close(p);
+}
+
+static void *write_soon(void *fd)
+{
+	usleep(100000);
+	write_all(*(int *)fd, "s", 1);
+	return NULL;
+}
+
+/* Sleeps that news end, for one descriptor and for several. */
+static void waited_for(void)
+{
+	struct pair p = pair_open(), q = pair_open();
+	struct pollfd f[2] = { { .fd = p.server, .events = POLLIN }, { .fd = q.server, .events = POLLIN } };
+	pthread_t writer;
+	char b;
+
+	for (nfds_t n = 1; n <= 2; n++) {
+		check(pthread_create(&writer, NULL, write_soon, n == 1 ? &p.client : &q.client) == 0);
+		check(poll(f, n, 5000) == 1 && f[n - 1].revents == POLLIN);
+		check(pthread_join(writer, NULL) == 0);
+		read_all(f[n - 1].fd, &b, 1);
+	}
+	pair_close(p);
+	pair_close(q);
+}
+
+/* ---- epoll ---- */
+
+static int epoll_of(int fd, uint32_t events)
+{
+	struct epoll_event e = { .events = events, .data.u64 = 0x1234567800000000u + (unsigned int)fd };
+	int set = epoll_create1(EPOLL_CLOEXEC);
+
+	check(set >= 0 && epoll_ctl(set, EPOLL_CTL_ADD, fd, &e) == 0);
+	check(epoll_ctl(set, EPOLL_CTL_ADD, fd, &e) == -1 && errno == EEXIST);
+	return set;
+}
+
+/* The one event that is there within a time, 0 for none. */
+static uint32_t event(int set, int timeout)
+{
+	struct epoll_event e[4];
+	int n = epoll_wait(set, e, 4, timeout);
+
+	check(n == 0 || (n == 1 && e[0].data.u64 >> 32 == 0x12345678));
+	return n == 0 ? 0 : e[0].events;
+}
+
+static void level(void)
+{
+	struct pair p = pair_open();
+	int set = epoll_of(p.server, EPOLLIN);
+	char b[4];
+
+	check(event(set, 0) == 0 && event(set, 50) == 0);
+	write_all(p.client, "ab", 2);
+	check(event(set, 5000) == EPOLLIN && event(set, 0) == EPOLLIN);
+	read_all(p.server, b, 1);
+	check(event(set, 0) == EPOLLIN);
+	read_all(p.server, b, 1);
+	check(event(set, 0) == 0);
+	for (int i = 0; i < 100; i++) {
+		write_all(p.client, "c", 1);
+		check(event(set, 5000) == EPOLLIN);
+		read_all(p.server, b, 1);
+		check(event(set, 0) == 0);
+	}
+	check(epoll_ctl(set, EPOLL_CTL_MOD, p.server, &(struct epoll_event){ EPOLLIN | EPOLLOUT, { .u64 = 0x1234567800000000u } }) == 0);
+	check(event(set, 0) == EPOLLOUT);
+	check(shutdown(p.client, SHUT_WR) == 0 && event(set, 5000) == (EPOLLIN | EPOLLOUT));
+	check(epoll_ctl(set, EPOLL_CTL_DEL, p.server, NULL) == 0 && event(set, 0) == 0);
+	check(epoll_ctl(set, EPOLL_CTL_DEL, p.server, NULL) == -1 && errno == ENOENT);
+	check(close(set) == 0);
+	pair_close(p);
+}
+
+static void edges(void)
+{
+	struct pair p = pair_open();
+	int set = epoll_of(p.server, EPOLLIN | EPOLLET);
+	char b[4];
+
+	check(event(set, 0) == 0);
+	write_all(p.client, "a", 1);
+	check(event(set, 5000) == EPOLLIN && event(set, 0) == 0);
+	write_all(p.client, "b", 1);
+	check(event(set, 5000) == EPOLLIN && event(set, 20) == 0);
+	read_all(p.server, b, 2);
+	check(event(set, 0) == 0);
+	write_all(p.client, "c", 1);
+	check(event(set, 5000) == EPOLLIN);
+	check(close(set) == 0);
+	pair_close(p);
+}
+
+static void oneshot(void)
+{
+	struct pair p = pair_open();
+	int set = epoll_of(p.server, EPOLLIN | EPOLLONESHOT);
+
+	write_all(p.client, "a", 1);
+	check(event(set, 5000) == EPOLLIN && event(set, 0) == 0);
+	write_all(p.client, "b", 1);
+	check(event(set, 20) == 0);
+	check(epoll_ctl(set, EPOLL_CTL_MOD, p.server, &(struct epoll_event){ EPOLLIN | EPOLLONESHOT, { .u64 = 0x1234567800000000u } }) == 0);
+	check(event(set, 5000) == EPOLLIN && event(set, 0) == 0);
+	check(close(set) == 0 && close(p.client) == 0 && close(p.server) == 0);
+}
+
+/* A writer that has met a full ring is told of space, in either form. */
+static void space(uint32_t form)
+{
+	struct pair p = pair_open();
+	int set = epoll_of(p.client, EPOLLOUT | form);
+	static char b[1 << 16];
+	size_t sent = 0, got = 0;
+	ssize_t n;
+
+	check(event(set, 0) == EPOLLOUT);
+	check(fcntl(p.client, F_SETFL, O_NONBLOCK) == 0 && fcntl(p.server, F_SETFL, O_NONBLOCK) == 0);
+	while ((n = wrote(write(p.client, b, sizeof(b)))) > 0)
+		sent += (size_t)n;
+	check(event(set, 0) == 0);
+	while (got < sent)
+		if ((n = read(p.server, b, sizeof(b))) > 0)
+			got += (size_t)n;
+	check(event(set, 5000) == EPOLLOUT);
+	check(close(set) == 0);
+	pair_close(p);
+}
+
+static void space_level(void)
+{
+	space(0);
+}
+
+static void space_edge(void)
+{
+	space(EPOLLET);
+}
+
+static void epoll_sleeps(void)
+{
+	struct pair p = pair_open();
+	int set = epoll_of(p.server, EPOLLIN);
+	pthread_t writer;
+	char b;
+
+	for (int i = 0; i < 3; i++) {
+		check(pthread_create(&writer, NULL, write_soon, &p.client) == 0);
+		check(event(set, 5000) == EPOLLIN);
+		check(pthread_join(writer, NULL) == 0);
+		read_all(p.server, &b, 1);
+	}
+	check(close(p.client) == 0 && (event(set, 5000) & EPOLLIN));
+	check(close(p.server) == 0 && event(set, 0) == 0 && close(set) == 0);
+}
+
+void test_events(void)
+{
+	RUN(nonblocking_connect);
+	RUN(refused);
+	RUN(polled);
+	RUN(selected);
+	RUN(waited_for);
+	RUN(level);
+	RUN(edges);
+	RUN(oneshot);
+	RUN(space_level);
+	RUN(space_edge);
+	RUN(epoll_sleeps);
+}

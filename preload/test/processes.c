@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Copies of descriptors, fork and exec. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <spawn.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "check.h"
+
+static void copies(void)
+{
+	struct pair p = pair_open();
+	int a = dup(p.client), b = fcntl(p.client, F_DUPFD_CLOEXEC, 100), c = dup2(p.client, 77), d = dup3(p.client, 78, O_CLOEXEC);
+	char byte;
+
+	check(a >= 0 && b >= 100 && c == 77 && d == 78);
+	check(close(p.client) == 0 && close(a) == 0 && close(b) == 0);
+	write_all(c, "x", 1);
+	read_all(p.server, &byte, 1);
+	write_all(p.server, "y", 1);
+	check(close(c) == 0);
+	read_all(d, &byte, 1);
+	check(byte == 'y' && recv(p.server, &byte, 1, MSG_DONTWAIT) == -1 && errno == EAGAIN);
+	check(close(d) == 0 && read(p.server, &byte, 1) == 0 && close(p.server) == 0);
+}
+
+/* dup2 onto a connection closes it. */
+static void replaced(void)
+{
+	struct pair p = pair_open();
+	char byte;
+
+	check(dup2(2, p.client) == p.client);
+	check(read(p.server, &byte, 1) == 0);
+	pair_close(p);
+}
+
+static void wait_for(pid_t child)
+{
+	int status = -1;
+
+	check(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+/* A server that forks for each client: the child talks, the parent closes its copy at once. */
+static void forked(void)
+{
+	struct pair p = pair_open();
+	char b[8] = "";
+	pid_t child = fork();
+
+	check(child >= 0);
+	if (child == 0) {
+		check(close(p.client) == 0);
+		read_all(p.server, b, 4);
+		write_all(p.server, "from", 4);
+		_exit(0);
+	}
+	check(close(p.server) == 0);
+	check(recv(p.client, b, 1, MSG_DONTWAIT) == -1 && errno == EAGAIN);
+	write_all(p.client, "talk", 4);
+	read_all(p.client, b, 4);
+	check(memcmp(b, "from", 4) == 0);
+	check(read(p.client, b, 1) == 0);
+	wait_for(child);
+	check(close(p.client) == 0);
+}
+
+/* A child that only has copies, and goes: as Redis saves in the background. */
+static void child_goes(void)
+{
+	struct pair p = pair_open();
+	char byte;
+	pid_t child = fork();
+
+	check(child >= 0);
+	if (child == 0)
+		_exit(0);
+	wait_for(child);
+	write_all(p.client, "x", 1);
+	read_all(p.server, &byte, 1);
+	write_all(p.server, "x", 1);
+	read_all(p.client, &byte, 1);
+	check(close(p.client) == 0 && read(p.server, &byte, 1) == 0 && close(p.server) == 0);
+}
+
+/* Both have it, both write and read. */
+static void both_talk(void)
+{
+	struct pair p = pair_open();
+	enum { EACH = 100000 };
+	char b[64];
+	long got = 0;
+	ssize_t n;
+	pid_t child = fork();
+
+	check(child >= 0);
+	for (int i = 0; i < EACH / 50; i++)
+		if (child == 0) {
+			memset(b, 'c', 50);
+			write_all(p.client, b, 50);
+		} else if (i < 100) {
+			memset(b, 'p', 50);
+			write_all(p.client, b, 50);
+		}
+	if (child == 0)
+		_exit(0);
+	check(close(p.client) == 0);
+	while ((n = read(p.server, b, sizeof(b))) > 0)
+		got += n;
+	check(n == 0 && got == EACH + 5000);
+	wait_for(child);
+	check(close(p.server) == 0);
+}
+
+/* A shared listener: each connection is one child's. */
+static void prefork(void)
+{
+	enum { CHILDREN = 3, CLIENTS = 30 };
+	int listener = listen_any(), clients[CLIENTS];
+	pid_t child[CHILDREN];
+	char byte;
+
+	for (int i = 0; i < CHILDREN; i++) {
+		child[i] = fork();
+		check(child[i] >= 0);
+		for (int fd; child[i] == 0;) {
+			fd = accept(listener, NULL, NULL);
+			check(fd >= 0);
+			if (read(fd, &byte, 1) != 1)
+				_exit(1);
+			write_all(fd, &byte, 1);
+			check(close(fd) == 0);
+			if (byte == 'q')
+				_exit(0);
+		}
+	}
+	for (int i = 0; i < CLIENTS; i++) {
+		clients[i] = connect_to(listener);
+		write_all(clients[i], i < CLIENTS - CHILDREN ? "w" : "q", 1);
+		read_all(clients[i], &byte, 1);
+		check(read(clients[i], &byte, 1) == 0);
+	}
+	for (int i = 0; i < CLIENTS; i++)
+		check(close(clients[i]) == 0);
+	for (int i = 0; i < CHILDREN; i++)
+		wait_for(child[i]);
+	check(close(listener) == 0);
+}
+
+/* fork and exec of something else does not end a connection, nor keep it. */
+static void forked_exec(void)
+{
+	struct pair p = pair_open();
+	char byte;
+	pid_t child = fork();
+
+	check(fcntl(p.client, F_SETFD, FD_CLOEXEC) == 0 && child >= 0);
+	if (child == 0) {
+		(void)fcntl(p.client, F_SETFD, FD_CLOEXEC);
+		(void)fcntl(p.server, F_SETFD, FD_CLOEXEC);
+		execl("/does/not/exist", "x", NULL);
+		execlp("true", "true", NULL);
+		_exit(1);
+	}
+	wait_for(child);
+	check(system("true") == 0);
+	write_all(p.client, "x", 1);
+	read_all(p.server, &byte, 1);
+	check(close(p.client) == 0 && read(p.server, &byte, 1) == 0 && close(p.server) == 0);
+}
+
+/* A daemon closes all that it does not know. What it opens then works. */
+static void closed_all(void)
+{
+	struct pair p = pair_open();
+	struct rlimit limit;
+	pid_t child = fork();
+
+	check(getrlimit(RLIMIT_NOFILE, &limit) == 0 && child >= 0);
+	if (child == 0) {
+		for (int fd = 3; fd < 1024; fd++)
+			close(fd);
+		check(close_range(3, ~0u, 0) == 0);
+		closefrom(3);
+		pair_close(pair_open());
+		_exit(0);
+	}
+	wait_for(child);
+	pair_close(p);
+}
+
+void test_processes(void)
+{
+	RUN(copies);
+	RUN(replaced);
+	RUN(forked);
+	RUN(child_goes);
+	RUN(both_talk);
+	RUN(prefork);
+	RUN(forked_exec);
+	RUN(closed_all);
+}

@@ -1,0 +1,140 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <linux/futex.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "epoll.h"
+#include "real.h"
+#include "sock.h"
+#include "wait.h"
+
+/* How long a sleep lasts before the peer's life is looked after. */
+static const int64_t tick_ns = INT64_C(1000000000);
+
+static const short wants[SIDES] = { POLLIN | POLLERR | POLLHUP, POLLOUT | POLLERR | POLLHUP };
+
+void wait_enter(struct sock *s, enum side side)
+{
+	lock_take(&s->watching);
+	s->waiters[side]++;
+	lock_release(&s->watching);
+}
+
+/* An announcement stays while others wait: at worst the peer signals in vain. */
+void wait_leave(struct sock *s, enum side side)
+{
+	bool others;
+
+	lock_take(&s->watching);
+	others = --s->waiters[side] > 0;
+	if (!others && s->items == NULL)
+		stream_announce(&s->stream, side, ISMFS_AWAKE);
+	lock_release(&s->watching);
+	if (others)
+		stream_rouse(&s->stream);
+	if (s->items != NULL)
+		epoll_news(s);
+}
+
+bool wait_announce(struct sock *s, enum side side, uint8_t how, short wanted)
+{
+	stream_announce(&s->stream, side, how);
+	stream_settle_cursor(&s->stream);
+	return (stream_ready(&s->stream) & wanted) == 0;
+}
+
+/* Those of a thread's own doing do not end a wait, and many runtimes have handlers for them. */
+static bool is_fault(int n)
+{
+	return n == SIGSEGV || n == SIGBUS || n == SIGILL || n == SIGFPE || n == SIGTRAP || n == SIGABRT;
+}
+
+bool signal_interrupts(void)
+{
+	struct sigaction action;
+
+	for (int n = 1; n < NSIG; n++) {
+		if (is_fault(n) || sigaction(n, NULL, &action) != 0 || action.sa_handler == SIG_DFL || action.sa_handler == SIG_IGN)
+			continue;
+		if (!(action.sa_flags & SA_RESTART))
+			return true;
+	}
+	return false;
+}
+
+/* ---- spinning ---- */
+
+bool wait_spin(struct sock *s, short wanted)
+{
+	for (unsigned int i = spin_rounds(&s->spinning); i > 0; i--) {
+		spin_pause();
+		if (stream_ready(&s->stream) & wanted) {
+			spin_met(&s->spinning);
+			return true;
+		}
+	}
+	return false;
+}
+
+/* ---- sleeping ---- */
+
+static int sleep_on_futex(struct sock *s, enum side side, int64_t until)
+{
+	_Atomic uint32_t *sequence = stream_sequence(&s->stream);
+	uint32_t before = atomic_load(sequence);
+	struct timespec left;
+
+	if (!wait_announce(s, side, ISMFS_SLEEPS_ON_FUTEX, wants[side]))
+		return 0;
+	left = time_left(until);
+	return syscall(SYS_futex, sequence, FUTEX_WAIT, before, &left, NULL, 0) != 0 ? errno : 0;
+}
+
+/* Where the peer cannot wake a futex. */
+static int sleep_on_bell(struct sock *s, int fd, enum side side, int64_t until)
+{
+	struct pollfd fds[2] = { { .fd = s->stream.own_bell, .events = POLLIN }, { .fd = fd, .events = POLLIN | POLLRDHUP } };
+	char rung[4096];
+	struct timespec left;
+
+	(void)!real()->read(s->stream.own_bell, rung, sizeof(rung));
+	if (!wait_announce(s, side, ISMFS_SLEEPS_ON_BELL, wants[side]))
+		return 0;
+	left = time_left(until);
+	return real()->ppoll(fds, s->shared->stream.tcp_ended ? 1 : 2, &left, NULL) < 0 ? errno : 0;
+}
+
+int wait_side(struct sock *s, int fd, enum side side, int64_t deadline)
+{
+	int saved = errno, result = 0;
+
+	stream_settle_cursor(&s->stream);
+	if (wait_spin(s, wants[side]))
+		return 0;
+	wait_enter(s, side);
+	while (!(stream_ready(&s->stream) & wants[side])) {
+		int64_t now = now_ns(), until = now + tick_ns < deadline ? now + tick_ns : deadline;
+		int err;
+
+		if (now >= deadline) {
+			result = -EAGAIN;
+			break;
+		}
+		err = s->stream.separated ? sleep_on_bell(s, fd, side, until) : sleep_on_futex(s, side, until);
+		spin_slept(&s->spinning, now_ns() - now);
+		if (err == EINTR && signal_interrupts()) {
+			result = -EINTR;
+			break;
+		}
+		if (!(stream_ready(&s->stream) & wants[side]))
+			sock_check(s, fd);
+	}
+	wait_leave(s, side);
+	errno = saved;
+	return result;
+}

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Waiting for one connection. A side announces how it sleeps in one byte of the peer's header, so of several that wait for the same side
+ * the last one to announce is told; when it leaves it tells the others, who look again (wait_enter, wait_leave).
+ */
+#ifndef PRELOAD_WAIT_H
+#define PRELOAD_WAIT_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "../clients/c/stream.h"
+
+struct sock;
+
+/* Wait until a side has something to do: 0, -EAGAIN at the deadline, -EINTR. The caller has just looked. */
+int wait_side(struct sock *s, int fd, enum side side, int64_t deadline);
+
+/* Around sleeps on a connection. */
+void wait_enter(struct sock *s, enum side side);
+void wait_leave(struct sock *s, enum side side);
+
+/* Publish what the peer waits for, announce, and look again: whether there is nothing of what is wanted (POLLIN, …). */
+bool wait_announce(struct sock *s, enum side side, uint8_t how, short wanted);
+
+/*
+ * After EINTR: whether the call is to return it. A handler with SA_RESTART resumes the kernel's calls, but not poll and timed futexes,
+ * which these waits are made of; which handler it was is not known, so one without it decides for all.
+ */
+bool signal_interrupts(void);
+
+/* Look for a moment without sleeping, if there is a second CPU. */
+bool wait_spin(struct sock *s, short wanted);
+
+#endif

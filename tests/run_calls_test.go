@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tests
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestRunCalls: a program of ours that makes every call that there is on sockets, and finds what TCP would have given.
+func TestRunCalls(t *testing.T) {
+	inBothCopyModesOf(t, func(t *testing.T, d *device) {
+		program := filepath.Join(bin, "smc-run-test")
+		d.wantPlain(func() { d.run(asItIs, program) })
+		before := d.xferBytes()
+		var out string
+		d.wantSMC(-1, func() { out = d.run(underRun, program) })
+		var bytes int64
+		if _, err := fmt.Sscanf(out, "bytes %d", &bytes); err != nil {
+			t.Fatalf("it prints %q", out)
+		}
+		if grown := d.xferBytes() - before; grown != bytes {
+			t.Errorf("it has written %d bytes, xfer_bytes grew by %d", bytes, grown)
+		}
+		d.WantCount(0)
+		if conns := d.Read("conns"); conns != "" {
+			t.Errorf("conns still has\n%s", conns)
+		}
+	})
+}
+
+// TestRunLauncher: smc_run's options and messages.
+func TestRunLauncher(t *testing.T) {
+	for _, row := range []struct {
+		args         string
+		code         int
+		stdout, says string
+	}{
+		{"", 1, "", "smc_run: Error: Missing command parameter\n"},
+		{"-r 12x true", 1, "", "smc_run: Error: Invalid buffer size specified: '12x'\n"},
+		{"-t k true", 1, "", "smc_run: Error: Invalid buffer size specified: 'k'\n"},
+		{"-q true", 1, "", "smc_run: Error: Invalid option: -q\n"},
+		{"true", 0, "", ""},
+		{"sh -c exit\\ 7", 7, "", ""},
+		{"-d -r 1m -t 64k printenv SMC_DEBUG SMC_RCVBUF SMC_SNDBUF", 0, "1\n1m\n64k\n", ""},
+	} {
+		args := strings.Split(strings.ReplaceAll(row.args, "\\ ", "\x00"), " ")
+		for i := range args {
+			args[i] = strings.ReplaceAll(args[i], "\x00", " ")
+		}
+		if row.args == "" {
+			args = nil
+		}
+		r := command(t, "smc_run", args...)
+		if r.Code != row.code || r.Stdout != row.stdout || r.Stderr != row.says {
+			t.Errorf("smc_run %s: exit code %d, %q, %q", row.args, r.Code, r.Stdout, r.Stderr)
+		}
+	}
+	if r := command(t, "smc_run", "-h"); r.Code != 0 || !strings.HasPrefix(r.Stdout, "Usage: smc_run [ OPTIONS ] COMMAND\n") {
+		t.Errorf("-h: %+v", r)
+	}
+	if r := command(t, "smc_run", "-v"); r.Code != 0 || !strings.HasPrefix(r.Stdout, "smc_run utility, ") {
+		t.Errorf("-v: %+v", r)
+	}
+	if r := command(t, "smc_run", "printenv", "LD_PRELOAD"); !strings.HasSuffix(r.Stdout, "/libsmc-preload.so\n") {
+		t.Errorf("LD_PRELOAD: %+v", r)
+	}
+}

@@ -1,0 +1,219 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tests
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/ismfs/ismfs/tree"
+)
+
+// The harness of the tests of smc_run: programs as Debian has them, under it or plain.
+//
+//	d := mountSMC(t)
+//	p := need(t, "redis-server", "redis-benchmark")          // skips, but not in CI
+//	server := d.start(underRun, "redis-server", "--port", port)
+//	d.wantSMC(2, func() { d.run(underRun, "redis-cli", …) }) // two connections, SMC-D at both ends, and no fallback
+//
+// What a program moves is asserted by wantGrowth, exactly, where it is known, and by its checksum.
+
+// launch says how a program is started.
+type launch string
+
+const (
+	underRun launch = "smc_run"
+	asItIs   launch = "plain"
+)
+
+// need skips a test on a machine without these programs, but not in CI.
+func need(t *testing.T, programs ...string) {
+	t.Helper()
+	for _, p := range programs {
+		if _, err := exec.LookPath(p); err != nil {
+			if os.Getenv("CI") != "" {
+				t.Fatalf("%v: CI must have it", err)
+			}
+			t.Skip(err)
+		}
+	}
+}
+
+// A program is one that runs in the background until the test ends.
+type program struct {
+	cmd *exec.Cmd
+	out *logBuffer
+}
+
+func (d *device) command(how launch, args ...string) *exec.Cmd {
+	if how == underRun {
+		args = append([]string{filepath.Join(bin, "smc_run"), "-d"}, args...)
+	}
+	cmd := exec.Command(args[0], args[1:]...)
+	cmd.Env = append(os.Environ(), "ISMFS_MOUNT="+d.Point, "LC_ALL=C")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
+	return cmd
+}
+
+// start starts a program. change may set its directory and so on.
+func (d *device) start(how launch, args ...string) *program {
+	d.t.Helper()
+	p := &program{d.command(how, args...), new(logBuffer)}
+	p.cmd.Stdout, p.cmd.Stderr = p.out, p.out
+	if err := p.cmd.Start(); err != nil {
+		d.t.Fatal(err)
+	}
+	d.t.Cleanup(func() {
+		p.kill()
+		if d.t.Failed() {
+			d.t.Logf("%v says:\n%s", args, p.out)
+		}
+	})
+	return p
+}
+
+// kill ends the program and its children as kill -9 does.
+func (p *program) kill() {
+	syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
+	p.cmd.Wait()
+}
+
+// end ends it in order and waits.
+func (p *program) end() {
+	p.cmd.Process.Signal(syscall.SIGTERM)
+	p.cmd.Wait()
+}
+
+// run runs a program to its end and returns what it prints; the test fails if it fails.
+func (d *device) run(how launch, args ...string) string {
+	d.t.Helper()
+	out, err := d.try(how, args...)
+	if err != nil {
+		d.t.Fatalf("%v: %v\n%s", args, err, out)
+	}
+	return out
+}
+
+func (d *device) try(how launch, args ...string) (string, error) {
+	cmd := d.command(how, args...)
+	var out, errors bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errors
+	stop := time.AfterFunc(callPatience, func() { syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
+	defer stop.Stop()
+	err := cmd.Run()
+	if err != nil {
+		return out.String() + errors.String(), err
+	}
+	return out.String(), nil
+}
+
+// freePort returns a port of loopback that nobody listens on.
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+}
+
+func inBothCopyModesOf(t *testing.T, f func(t *testing.T, d *device)) {
+	for _, mode := range []string{"0", "1"} {
+		t.Run("dmb_copy="+mode, func(t *testing.T) { f(t, mountSMC(t, "--dmb-copy="+mode)) })
+	}
+}
+
+// listening waits until somebody listens on a port, as the kernel says: a connection would be counted.
+func listening(t *testing.T, port string) {
+	t.Helper()
+	waitFor(t, "a listener on port "+port, func() error {
+		out, err := exec.Command("ss", "-Hltn", "sport", "=", ":"+port).Output()
+		if err == nil && len(bytes.TrimSpace(out)) == 0 {
+			err = fmt.Errorf("there is none")
+		}
+		return err
+	})
+}
+
+// tree returns the device as programs see it.
+func (d *device) tree() *tree.Device {
+	d.t.Helper()
+	device, err := tree.Find(d.Point)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return device
+}
+
+func (d *device) treeStats() tree.Stats {
+	d.t.Helper()
+	s, err := d.tree().Stats()
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	return s
+}
+
+type smcCounts struct{ clients, servers, fallbacks uint64 }
+
+func (d *device) smcCounts() smcCounts {
+	s := d.treeStats()
+	c := smcCounts{clients: s.SMCD["SMC_CLNT_V2_SUCC_CNT"], servers: s.SMCD["SMC_SRV_V2_SUCC_CNT"]}
+	for _, n := range s.Handshake.ClientFallback {
+		c.fallbacks += n
+	}
+	for _, n := range s.Handshake.ServerFallback {
+		c.fallbacks += n
+	}
+	c.fallbacks += s.Handshake.ClientErrors + s.Handshake.ServerErrors
+	return c
+}
+
+// wantSMC fails the test unless f makes this many connections, -1 for at least one, in SMC-D mode at both ends, and no other.
+func (d *device) wantSMC(n int, f func()) {
+	d.t.Helper()
+	before := d.smcCounts()
+	f()
+	after := d.smcCounts()
+	clients, servers := after.clients-before.clients, after.servers-before.servers
+	if clients != servers || n >= 0 && clients != uint64(n) || clients == 0 && n != 0 {
+		d.t.Errorf("%d connections by clients, %d by servers; want %d", clients, servers, n)
+	}
+	if n := after.fallbacks - before.fallbacks; n != 0 {
+		d.t.Errorf("%d fallbacks or failures: %+v", n, d.treeStats().Handshake)
+	}
+}
+
+// wantPlain fails the test unless f makes no SMC connection, and moves nothing through DMBs.
+func (d *device) wantPlain(f func()) {
+	d.t.Helper()
+	before := d.smcCounts()
+	d.wantGrowth(0, f)
+	if after := d.smcCounts(); after.clients != before.clients || after.servers != before.servers {
+		d.t.Errorf("SMC connections came about: %+v, before %+v", after, before)
+	}
+}
+
+// connsTo returns the lines of conns of the connections to a port, both ends.
+func (d *device) connsTo(port string) (conns []tree.Conn) {
+	d.t.Helper()
+	all, err := d.tree().Conns()
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	for _, c := range all {
+		if c.Mode != tree.ModeListen && (strconv.Itoa(int(c.Local.Port())) == port || strconv.Itoa(int(c.Peer.Port())) == port) {
+			conns = append(conns, c)
+		}
+	}
+	return conns
+}

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tests
+
+import (
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+// TestRunSanitized: the same calls in a program and a library that are built with AddressSanitizer, and with ThreadSanitizer.
+func TestRunSanitized(t *testing.T) {
+	if raceEnabled {
+		t.Skip("it is not about Go")
+	}
+	for sanitizer, options := range map[string]string{
+		"address": "ASAN_OPTIONS=detect_leaks=0:exitcode=66",
+		"thread":  "TSAN_OPTIONS=exitcode=66:die_after_fork=0",
+	} {
+		t.Run(sanitizer, func(t *testing.T) {
+			dir := tempDir(t)
+			build := exec.Command("make", "-s", "-C", "../preload", "test", "SANITIZE="+sanitizer, "BIN="+dir)
+			if out, err := build.CombinedOutput(); err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			d := mountSMC(t)
+			before := d.xferBytes()
+			var out string
+			d.wantSMC(-1, func() {
+				out = d.run(asItIs, "env", options, filepath.Join(dir, "smc-run-test-"+sanitizer))
+			})
+			var bytes int64
+			if _, err := fmt.Sscanf(out, "bytes %d", &bytes); err != nil {
+				t.Fatalf("it prints %q", out)
+			}
+			if grown := d.xferBytes() - before; grown != bytes {
+				t.Errorf("it has written %d bytes, xfer_bytes grew by %d", bytes, grown)
+			}
+			d.WantCount(0)
+		})
+	}
+}
