@@ -17,7 +17,7 @@ func serveBurst(w *worker, l net.Listener) error {
 		}
 		w.note(c)
 		go func() {
-			defer c.Close()
+			defer w.close(c)
 			echo(w, c)
 		}()
 	}

@@ -63,7 +63,7 @@ func (m *connector) once() error {
 	at[2] = time.Now()
 	err = m.request(c)
 	at[3] = time.Now()
-	c.Close()
+	m.close(c)
 	at[4] = time.Now()
 	if err != nil {
 		return err

@@ -17,10 +17,12 @@ import (
 func absorb(w *worker, c net.Conn) error {
 	e := w.newEnd(c, flowRoom)
 	var total uint64
-	for {
+	var reads int64
+	for ; ; reads++ {
 		n, err := e.receiveSome()
 		total += uint64(n)
 		if errors.Is(err, io.EOF) {
+			w.reads.Add(reads)
 			_, err = c.Write(binary.BigEndian.AppendUint64(nil, total))
 			return err
 		}

@@ -84,6 +84,7 @@ func (r *run) idleCells(ctx context.Context, row row, where placement, config pa
 		if err != nil {
 			return err
 		}
+		r.note(t.otherWait())
 		f["conns"] = float64(task.Conns)
 		if t.transport.SMC {
 			f["dmb_bytes_per_conn"] = (after - before) / float64(task.Conns)
@@ -111,6 +112,7 @@ func idleRound(ctx context.Context, alone, crowded *pair, t *TransportResult, em
 		"alone_p50_us": without.Figures["p50_us"], "beside_p50_us": with.Figures["p50_us"],
 		"beside_to_alone": with.Figures["p50_us"] / without.Figures["p50_us"],
 	}
+	addWakeUps(with, atServer, f)
 	restedClient, restedServer, err := crowded.measure(ctx, wordRest)
 	if err != nil {
 		return nil, err

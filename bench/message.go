@@ -47,11 +47,13 @@ const (
 
 // A report is what one process has seen in the time that counts.
 type report struct {
-	Operations float64 `json:"operations"` // messages, requests, connections
+	Operations float64 `json:"operations"` // messages, requests, connections; of a server, if they are not as many: see flow
 	Bytes      float64 `json:"bytes"`
 	Usage      usage   `json:"usage"`
 	Figures    figures `json:"figures,omitempty"`
-	Buffer     int     `json:"buffer"` // ring of an SMC connection, 0 without any
-	SMC        int     `json:"smc"`    // connections that were SMC-D
-	TCP        int     `json:"tcp"`    // and those that were not, of all transports
+	WakeUps    uint64  `json:"wake_ups"` // sent by SMC connections
+	Buffer     int     `json:"buffer"`   // ring of an SMC connection, 0 without any
+	Waiting    string  `json:"waiting"`  // how an SMC connection waits, empty without any
+	SMC        int     `json:"smc"`      // connections that were SMC-D
+	TCP        int     `json:"tcp"`      // and those that were not, of all transports
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/ismfs/ismfs/libsmc"
 )
 
 func validOptions() Options {
@@ -73,6 +75,16 @@ func TestTransports(t *testing.T) {
 		{"smc@", transport{}, false},
 		{"smc@2m", transport{}, false},
 		{"smc@fast", transport{}, false},
+		{"smc@busy", transport{Name: "smc@busy", SMC: true, Network: "tcp", Wait: libsmc.WaitBusy}, true},
+		{"smc@blocking", transport{Name: "smc@blocking", SMC: true, Network: "tcp", Wait: libsmc.WaitBlocking}, true},
+		{"smc@adaptive", transport{Name: "smc@adaptive", SMC: true, Network: "tcp", Wait: libsmc.WaitAdaptive}, true},
+		{"smc@1m+busy", transport{Name: "smc@1m+busy", SMC: true, Network: "tcp", Buffer: 1 << 20, Wait: libsmc.WaitBusy}, true},
+		{"smc-copy@blocking+64k", transport{Name: "smc-copy@blocking+64k", SMC: true, Copy: true, Network: "tcp", Buffer: 64 << 10, Wait: libsmc.WaitBlocking}, true},
+		{"smc@busy+blocking", transport{}, false},
+		{"smc@1m+64k", transport{}, false},
+		{"smc@busy+", transport{}, false},
+		{"smc@default", transport{}, false},
+		{"unix@busy", transport{}, false},
 		{"", transport{}, false},
 	} {
 		got, err := parseTransport(c.name)

@@ -118,6 +118,7 @@ func figuresOf(client, server report) figures {
 	}
 	client.Usage.per("client", client.Operations, client.Bytes, f)
 	server.Usage.per("server", client.Operations, client.Bytes, f)
+	addWakeUps(client, server, f)
 	f["operations"], f["seconds"] = client.Operations, client.Usage.At.Seconds()
 	return f
 }

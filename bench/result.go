@@ -3,7 +3,10 @@
 package bench
 
 import (
+	"fmt"
 	"time"
+
+	"github.com/ismfs/ismfs/libsmc"
 )
 
 // A Result is what a run has found: the JSON of `ismfs bench`.
@@ -71,12 +74,18 @@ func (r *Result) Failed() int {
 
 // add notes what a cell's client has seen.
 func (t *TransportResult) add(client report) {
-	t.Buffer = client.Buffer
-	if t.transport.SMC {
-		t.Waiting = waiting
-	}
+	t.Buffer, t.Waiting = client.Buffer, client.Waiting
 	t.SMC += client.SMC
 	t.TCP += client.TCP
+}
+
+// otherWait returns what is to be noted if the connections did not wait as their transport's name says; empty: they did.
+func (t *TransportResult) otherWait() string {
+	want := t.transport.Wait
+	if want == libsmc.WaitDefault || t.Waiting == "" || t.Waiting == want.String() {
+		return ""
+	}
+	return fmt.Sprintf("%s waits in the way %s: the device's mount allows no %s (--wait)", t.Name, t.Waiting, want)
 }
 
 // summarize fills in what follows from the rounds. Ratios are to the transport of the name baseline.

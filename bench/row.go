@@ -57,10 +57,12 @@ var (
 		{head: "CPU µs/msg", figure: "client_cpu_us_per_op", second: "server_cpu_us_per_op", digits: 2},
 		{head: "sleeps/msg", figure: "client_voluntary_per_op", second: "server_voluntary_per_op", digits: 3},
 		{head: "preempted/msg", figure: "client_involuntary_per_op", second: "server_involuntary_per_op", digits: 3},
+		{head: "wake-ups/msg", figure: "client_wakeups_per_op", second: "server_wakeups_per_op", digits: 3},
 	}
 	costsPerGB = []column{
 		{head: "CPU s/GB", figure: "client_cpu_s_per_gb", second: "server_cpu_s_per_gb", digits: 3},
 		{head: "sleeps/GB", figure: "client_voluntary_per_gb", second: "server_voluntary_per_gb"},
 		{head: "preempted/GB", figure: "client_involuntary_per_gb", second: "server_involuntary_per_gb"},
+		{head: "wake-ups/GB", figure: "client_wakeups_per_gb", second: "server_wakeups_per_gb"},
 	}
 )

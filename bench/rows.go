@@ -57,9 +57,10 @@ func (s *settings) latencyRows() []row {
 		r.kind = busyKind
 		r.transports = s.choose("smc", "tcp", "unix")
 	}
+	otherWaits := func(r *row) { r.transports = s.choose("smc", "smc@busy", "smc@blocking", "smc-copy", "tcp", "unix") }
 	for _, size := range s.sizesOr(14) {
-		add("hot", "both hot", size, 0, nil)
-		add("thinking", "1 ms thinking between", size, thinking, nil)
+		add("hot", "both hot", size, 0, otherWaits)
+		add("thinking", "1 ms thinking between", size, thinking, otherWaits)
 		add("hot-busy", "both hot, CPUs busy with other work", size, 0, busy)
 		add("thinking-busy", "1 ms thinking between, CPUs busy with other work", size, thinking, busy)
 		add("hot-quota", "both under a cgroup quota of half a CPU", size, 0, func(r *row) {

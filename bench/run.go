@@ -281,6 +281,7 @@ func (r *run) cell(ctx context.Context, row row, where placement, config pairCon
 		return err
 	}
 	t.add(client)
+	r.note(t.otherWait())
 	if fallen := max(client.TCP, server.TCP); t.transport.SMC && fallen > 0 {
 		return fmt.Errorf("%w: %d of %d", errNotSMC, fallen, client.TCP+client.SMC)
 	}

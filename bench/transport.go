@@ -13,7 +13,7 @@ import (
 )
 
 // A transport is what carries the bytes, as --transports names it: smc, smc-copy, smc-zerocopy, tcp, unix or c-ring, and for SMC
-// after an @ what differs from the default: a size of the buffers, as smc@1m.
+// after an @ what differs from the default, joined by +: a size of the buffers and a way of waiting, as smc@1m+busy.
 type transport struct {
 	Name     string `json:"name"`
 	SMC      bool   `json:"smc"`
@@ -22,6 +22,8 @@ type transport struct {
 	Ring     bool   `json:"ring"`      // the bare ring in C, which is no socket
 	Network  string `json:"network"`   // of package net
 	Buffer   int    `json:"buffer"`    // of a connection, 0: libsmc's default
+
+	Wait libsmc.Wait `json:"wait"`
 }
 
 var plainTransports = map[string]transport{
@@ -33,8 +35,12 @@ var plainTransports = map[string]transport{
 	"c-ring":       {Ring: true},
 }
 
-// waiting is how libsmc's connections wait.
-const waiting = "adaptive"
+// waits are the words for ways of waiting.
+var waits = map[string]libsmc.Wait{
+	"adaptive": libsmc.WaitAdaptive,
+	"busy":     libsmc.WaitBusy,
+	"blocking": libsmc.WaitBlocking,
+}
 
 // baseline is the transport to which ratios are taken.
 const baseline = "tcp"
@@ -63,9 +69,22 @@ func parseTransport(name string) (transport, error) {
 
 // vary takes one word of a variant.
 func (t *transport) vary(word string) error {
+	if wait, ok := waits[word]; ok {
+		if t.Wait != libsmc.WaitDefault {
+			return fmt.Errorf("%v and %v: a connection waits in one way", t.Wait, wait)
+		}
+		t.Wait = wait
+		return nil
+	}
+	if _, err := parseSize(word); err != nil {
+		return fmt.Errorf("%q is neither adaptive, busy or blocking nor a size such as 64k or 1m", word)
+	}
 	size, err := parseBuffer(word)
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
+	case t.Buffer != 0:
+		return fmt.Errorf("%s is a second size", word)
 	}
 	t.Buffer = size
 	return nil
@@ -89,7 +108,7 @@ func (t transport) listen() (net.Listener, error) {
 	case t.Network == "unix":
 		return net.Listen("unix", "") // the kernel chooses an abstract name
 	case t.SMC:
-		lc := libsmc.ListenConfig{ReadBuffer: t.Buffer}
+		lc := libsmc.ListenConfig{ReadBuffer: t.Buffer, Wait: t.Wait}
 		return lc.Listen(context.Background(), "tcp", "127.0.0.1:0")
 	}
 	return net.Listen("tcp", "127.0.0.1:0")
@@ -100,7 +119,7 @@ func (t transport) dial(address string) (net.Conn, error) {
 	if !t.SMC {
 		return net.Dial(t.Network, address)
 	}
-	d := libsmc.Dialer{ReadBuffer: t.Buffer}
+	d := libsmc.Dialer{ReadBuffer: t.Buffer, Wait: t.Wait}
 	return d.Dial("tcp", address)
 }
 

@@ -23,10 +23,14 @@ type worker struct {
 	out   *json.Encoder
 	words chan string
 
-	errors chan error // of the server's connections; the first one counts
-	buffer atomic.Int64
-	smc    atomic.Int64
-	tcp    atomic.Int64
+	errors  chan error // of the server's connections; the first one counts
+	buffer  atomic.Int64
+	waiting atomic.Value // how an SMC connection waits
+	smc     atomic.Int64
+	tcp     atomic.Int64
+	reads   atomic.Int64 // of flows that have ended
+	wakeUps wakeUps
+	mark    mark
 }
 
 // An activity is what the two processes of a pair do with each other.
@@ -112,6 +116,7 @@ func (w *worker) client(a activity) error {
 
 // measured runs a measure and reports, with what it has used.
 func (w *worker) measured(do measure) error {
+	sent := w.wakeUps.total()
 	before, err := usageNow()
 	if err != nil {
 		return err
@@ -124,7 +129,7 @@ func (w *worker) measured(do measure) error {
 	if err != nil {
 		return err
 	}
-	r.Usage = after.since(before)
+	r.Usage, r.WakeUps = after.since(before), w.wakeUps.total()-sent
 	return w.tell(r)
 }
 
@@ -137,6 +142,7 @@ func (w *worker) rest() (report, error) {
 // tell sends a report.
 func (w *worker) tell(r report) error {
 	r.Buffer, r.SMC, r.TCP = int(w.buffer.Load()), int(w.smc.Load()), int(w.tcp.Load())
+	r.Waiting, _ = w.waiting.Load().(string)
 	if w.Rest > 0 {
 		memory, err := residentMemory()
 		if err != nil {
@@ -161,27 +167,48 @@ func (w *worker) server(a activity) error {
 		serveAll = func(w *worker, l net.Listener) error { return w.acceptAll(l, a.serve) }
 	}
 	go func() { w.failed(serveAll(w, l)) }()
-	var mark usage
 	for {
 		select {
 		case err := <-w.errors:
 			return err
 		case word := <-w.words:
-			now, err := usageNow()
-			if err != nil {
-				return err
-			}
+			answer := w.account
 			if word == wordMark {
-				mark = now
-				err = w.out.Encode(event{Event: eventMarked})
-			} else {
-				err = w.tell(report{Usage: now.since(mark)})
+				answer = w.setMark
 			}
-			if err != nil {
+			if err := answer(); err != nil {
 				return err
 			}
 		}
 	}
+}
+
+// A mark is what a server had used, sent and read when it was told to begin to count.
+type mark struct {
+	usage   usage
+	wakeUps uint64
+	reads   int64
+}
+
+func (w *worker) setMark() (err error) {
+	w.mark.wakeUps, w.mark.reads = w.wakeUps.total(), w.reads.Load()
+	if w.mark.usage, err = usageNow(); err != nil {
+		return err
+	}
+	return w.out.Encode(event{Event: eventMarked})
+}
+
+// account tells what has come since the mark.
+func (w *worker) account() error {
+	now, err := usageNow()
+	if err != nil {
+		return err
+	}
+	return w.tell(report{
+		Operations: float64(w.reads.Load() - w.mark.reads),
+		Usage:      now.since(w.mark.usage),
+		WakeUps:    w.wakeUps.total() - w.mark.wakeUps,
+	})
 }
 
 // failed notes the first error.
@@ -203,7 +230,7 @@ func (w *worker) acceptAll(l net.Listener, serve func(*worker, net.Conn) error) 
 			return err
 		}
 		go func() {
-			defer c.Close()
+			defer w.close(c)
 			err := w.settle(c)
 			if err == nil {
 				err = serve(w, c)
@@ -277,4 +304,6 @@ func (w *worker) note(c net.Conn) {
 	}
 	w.smc.Add(1)
 	w.buffer.Store(int64(info.ReadBuffer))
+	w.waiting.Store(info.Wait.String())
+	w.wakeUps.add(s)
 }

@@ -254,6 +254,7 @@ func (c *Conn) Info() Info {
 	i.ReadBuffer, i.WriteBuffer = s.Buffers()
 	i.Copied = s.Copied()
 	i.BytesRead, i.BytesWritten = s.Moved()
+	i.Wait = waitOf(s.Strategy())
 	i.WakeUps = s.WakeUps()
 	return i
 }

@@ -48,6 +48,7 @@ type Info struct {
 	ReadBuffer  int  // bytes of this side's ring
 	WriteBuffer int  // bytes of the peer's ring
 	Copied      bool // dmb_copy 1: what is written is copied by a system call
+	Wait        Wait // how it waits now: what was asked for, as far as the mount allows
 
 	// Of this connection, in SMC-D mode.
 	BytesRead    uint64

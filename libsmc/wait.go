@@ -14,6 +14,29 @@ const (
 	WaitBlocking             // sleep at once: the least CPU time
 )
 
+func (w Wait) String() string {
+	switch w {
+	case WaitAdaptive:
+		return "adaptive"
+	case WaitBusy:
+		return "busy"
+	case WaitBlocking:
+		return "blocking"
+	}
+	return "default"
+}
+
+// waitOf is the other direction of options.strategy.
+func waitOf(s stream.Strategy) Wait {
+	switch s {
+	case stream.Busy:
+		return WaitBusy
+	case stream.Blocking:
+		return WaitBlocking
+	}
+	return WaitAdaptive
+}
+
 // options are what Dialer and ListenConfig set of a connection.
 type options struct {
 	buffer int // 0: nothing was said

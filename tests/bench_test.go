@@ -29,14 +29,17 @@ type benchResult struct {
 	Notes []string
 	Rows  []struct {
 		Command, Name, Placement, Figure string
-		Transports                       []struct {
-			Name, Error string
-			SMC, TCP    int
-			Buffer      int
-			Rounds      []map[string]float64
-			Summary     map[string]struct{ Median float64 }
-		}
+		Transports                       []benchTransport
 	}
+}
+
+type benchTransport struct {
+	Name, Error string
+	SMC, TCP    int
+	Buffer      int
+	Waiting     string
+	Rounds      []map[string]float64
+	Summary     map[string]struct{ Median float64 }
 }
 
 // quick are arguments for a run that takes no time.
@@ -121,6 +124,10 @@ func (r benchResult) checkTransports(t *testing.T, i int) {
 			t.Errorf("%s: no figure %q: %v", where, row.Figure, transport.Rounds)
 		case isSMC && (transport.SMC == 0 || transport.TCP != 0 || transport.Buffer == 0):
 			t.Errorf("%s: %d connections were SMC-D with a ring of %d and %d were not", where, transport.SMC, transport.Buffer, transport.TCP)
+		case isSMC && transport.Waiting != waitingOf(transport.Name):
+			t.Errorf("%s: the connections wait in the way %q", where, transport.Waiting)
+		case isSMC != hasWakeUps(transport.Rounds[0]):
+			t.Errorf("%s: wake-ups are of SMC, and of both sides: %v", where, transport.Rounds)
 		case !isSMC && (transport.SMC != 0 || transport.TCP == 0):
 			t.Errorf("%s: %d connections were SMC-D, %d were not", where, transport.SMC, transport.TCP)
 		}
@@ -129,6 +136,53 @@ func (r benchResult) checkTransports(t *testing.T, i int) {
 		if !slices.Contains(names, want) {
 			t.Errorf("%s: there is no %s among %q", row.Name, want, names)
 		}
+	}
+}
+
+// waitingOf returns how connections of a transport with such a name wait.
+func waitingOf(transport string) string {
+	for _, wait := range []string{"busy", "blocking"} {
+		if strings.Contains(transport, wait) {
+			return wait
+		}
+	}
+	return "adaptive"
+}
+
+func hasWakeUps(round map[string]float64) bool {
+	has := true
+	for _, name := range []string{"client_wakeups_per_op", "server_wakeups_per_op", "client_wakeups_suppressed_per_op", "server_wakeups_suppressed_per_op"} {
+		_, ok := round[name]
+		has = has && ok
+	}
+	return has
+}
+
+// TestBenchWaits: ways of waiting by name, alone and with a size, in rows of their own accord, and as far as the mount allows.
+func TestBenchWaits(t *testing.T) {
+	d := mountSMC(t)
+	result := runBench(t, withMount(d.Point), "latency", "--pin=free")
+	for _, row := range result.Rows {
+		for _, other := range []string{"smc@busy", "smc@blocking"} {
+			has := slices.ContainsFunc(row.Transports, func(t benchTransport) bool { return t.Name == other })
+			if want := row.Name == "hot-14" || row.Name == "thinking-14"; has != want {
+				t.Errorf("%s has a line of %s: %t", row.Name, other, has)
+			}
+		}
+	}
+	result = runBench(t, withMount(d.Point), "stream", "--pin=free", "--transports=smc@blocking+256k,smc,tcp,unix")
+	result.checkTransports(t, 0)
+	if buffer := result.Rows[0].Transports[0].Buffer; buffer != 256<<10-32 {
+		t.Errorf("the ring of smc@blocking+256k has %d bytes", buffer)
+	}
+	d.stop()
+	d = mountSMC(t, "--wait=adaptive")
+	result = runBench(t, withMount(d.Point), "stream", "--pin=free", "--transports=smc@busy")
+	if got := result.Rows[0].Transports[0].Waiting; got != "adaptive" {
+		t.Errorf("the mount allows adaptive at most, and the connections wait in the way %q", got)
+	}
+	if !slices.ContainsFunc(result.Notes, func(n string) bool { return strings.Contains(n, "allows no busy") }) {
+		t.Errorf("no word of it: %q", result.Notes)
 	}
 }
 

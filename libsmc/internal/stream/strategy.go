@@ -21,8 +21,8 @@ func (s Strategy) String() string {
 	return "adaptive"
 }
 
-// strategy is what the program asked for, as far as the mount allows.
-func (c *Conn) strategy() Strategy {
+// Strategy is what the program asked for, as far as the mount allows.
+func (c *Conn) Strategy() Strategy {
 	busy, spin := c.link.Process.Block().Waiting()
 	switch {
 	case !spin:

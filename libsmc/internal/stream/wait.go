@@ -40,7 +40,7 @@ func (c *Conn) wait(s dmb.Side) {
 	if c.holdsBack() {
 		c.publishConsumer()
 	}
-	strategy, p := c.strategy(), c.link.Pages
+	strategy, p := c.Strategy(), c.link.Pages
 	switch {
 	case strategy == Busy:
 		c.busily(s)
