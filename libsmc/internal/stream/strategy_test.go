@@ -48,18 +48,18 @@ func TestMixedWaiting(t *testing.T) {
 		done := make(chan struct{})
 		var all sync.WaitGroup
 		for i := range 12 {
-			make := g.pair
+			pair := g.pair
 			switch {
 			case i == 0:
-				make = d.pair
+				pair = d.pair
 			case i < 5:
 				r := g.newReused(t)
 				defer r.close()
-				make = r.pair
+				pair = r.pair
 			}
 			all.Go(func() {
 				for n := 0; time.Now().Before(end) && !t.Failed(); n++ {
-					if err := oneOfMany(make); err != nil {
+					if err := oneOfMany(pair); err != nil {
 						t.Errorf("worker %d, connection %d: %v", i, n, err)
 					}
 				}
