@@ -130,14 +130,15 @@ type way struct {
 	mode    libsmc.Mode
 	copy    tree.DMBCopy
 	address string
+	wait    libsmc.Wait
 }
 
 func ways() (all []way) {
 	for _, a := range []struct{ name, address string }{{"IPv4", "127.0.0.1:0"}, {"IPv6", "[::1]:0"}} {
 		all = append(all,
-			way{"merged, " + a.name, libsmc.SMCD, tree.Merged, a.address},
-			way{"copied, " + a.name, libsmc.SMCD, tree.Separated, a.address},
-			way{"TCP, " + a.name, libsmc.TCP, tree.Merged, a.address},
+			way{"merged, " + a.name, libsmc.SMCD, tree.Merged, a.address, libsmc.WaitDefault},
+			way{"copied, " + a.name, libsmc.SMCD, tree.Separated, a.address, libsmc.WaitDefault},
+			way{"TCP, " + a.name, libsmc.TCP, tree.Merged, a.address, libsmc.WaitDefault},
 		)
 	}
 	return all
@@ -175,12 +176,12 @@ func (w way) set(t *testing.T) {
 
 // pair returns both ends of a connection, the client's first, settled and of the right kind.
 func (w way) pair() (a, b *libsmc.Conn, err error) {
-	l, err := libsmc.Listen("tcp", w.address)
+	l, err := (&libsmc.ListenConfig{Wait: w.wait}).Listen(context.Background(), "tcp", w.address)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer l.Close()
-	client, err := libsmc.Dial("tcp", l.Addr().String())
+	client, err := (&libsmc.Dialer{Wait: w.wait}).Dial("tcp", l.Addr().String())
 	if err != nil {
 		return nil, nil, err
 	}

@@ -12,11 +12,18 @@ import (
 	"golang.org/x/net/nettest"
 
 	"github.com/ismfs/ismfs/libsmc"
+	"github.com/ismfs/ismfs/tree"
 )
 
 // TestNetTest is the conformance test of package net's connections. What every pair has moved is in xfer_bytes, exactly.
 func TestNetTest(t *testing.T) {
-	for _, w := range ways() {
+	waiting := []way{
+		{"merged, busy", libsmc.SMCD, tree.Merged, "127.0.0.1:0", libsmc.WaitBusy},
+		{"merged, blocking", libsmc.SMCD, tree.Merged, "127.0.0.1:0", libsmc.WaitBlocking},
+		{"copied, busy", libsmc.SMCD, tree.Separated, "127.0.0.1:0", libsmc.WaitBusy},
+		{"copied, blocking", libsmc.SMCD, tree.Separated, "127.0.0.1:0", libsmc.WaitBlocking},
+	}
+	for _, w := range append(ways(), waiting...) {
 		t.Run(w.name, func(t *testing.T) {
 			w.set(t)
 			before := xferBytes(t)

@@ -29,7 +29,7 @@ func TestMountHelper(t *testing.T) {
 			helper := filepath.Join(helpers, name)
 			point := tempDir(t)
 			takeDown(t, point)
-			options := "rw,nosuid,nodev,_netdev,x-systemd.automount,max_dmbs=10,max_dmb_size=64K,dmb_copy=1,mode=0711"
+			options := "rw,nosuid,nodev,_netdev,x-systemd.automount,max_dmbs=10,max_dmb_size=64K,dmb_copy=1,wait=blocking,mode=0711"
 			for _, row := range []struct {
 				what string
 				args []string
@@ -39,6 +39,7 @@ func TestMountHelper(t *testing.T) {
 				{"fake", []string{"none", point, "-f", "-o", options}, 0, ""},
 				{"bad option", []string{"none", point, "-o", "rw,nonsense=1"}, 1, "nonsense"},
 				{"bad value", []string{"none", point, "-o", "dmb_copy=7"}, 1, "dmb_copy"},
+				{"bad wait", []string{"none", point, "-o", "wait=never"}, 1, "busy, adaptive or blocking"},
 				{"no directory", []string{"none"}, 1, "MOUNTPOINT"},
 				{"missing directory", []string{"none", point + "/missing", "-o", "rw"}, 32, "missing"},
 				{"mounts", []string{"none", point, "-o", options, "-t", "fuse.ismfs"}, 0, ""},

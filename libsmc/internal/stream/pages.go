@@ -47,11 +47,11 @@ type Pages struct {
 	sleepers atomic.Int32 // sides on the page
 	onBell   atomic.Bool  // the dispatcher sleeps on the bell, or is about to
 	blocking atomic.Bool  // who waited last wants no looking for news
+	closing  atomic.Bool
 
 	mu      sync.Mutex
-	conns   []*Conn // by the own bit
-	running bool    // the dispatcher
-	closing bool
+	conns   []*Conn        // by the own bit
+	running bool           // the dispatcher
 	ended   sync.WaitGroup // the dispatcher
 
 	watching, yielding spinner // the dispatcher's
@@ -69,9 +69,7 @@ func NewPages(own *dmb.Registered, ownBell *dmb.Bell, peer *dmb.Attached, peerBe
 
 // Close ends the use of the pages. No connection uses them any more.
 func (p *Pages) Close() error {
-	p.mu.Lock()
-	p.closing = true
-	p.mu.Unlock()
+	p.closing.Store(true)
 	p.own.Wake()
 	p.ownBell.Interrupt()
 	p.ended.Wait()
@@ -145,7 +143,7 @@ func (p *Pages) dispatch() {
 	defer p.ended.Done()
 	patient := false // the last sleep on the futex lasted its time
 	for {
-		for p.scan() || p.spin() {
+		for p.wanted() && (p.scan() || p.spin()) {
 			p.period.Store(clock() >> periodShift)
 			runtime.Gosched() // those whom it told run, and whoever signals meanwhile makes no system call
 		}
@@ -170,9 +168,12 @@ func (p *Pages) dispatch() {
 	}
 }
 
+// wanted reports whether the dispatcher may go on without a sleep: a peer that sets bits without end would have it work for ever.
+func (p *Pages) wanted() bool { return p.sleepers.Load() > 0 && !p.closing.Load() }
+
 // spin looks for news for a while, and tells of them.
 func (p *Pages) spin() bool {
-	if p.sleepers.Load() == 0 || p.blocking.Load() || !host.idle(clock()) {
+	if p.blocking.Load() || !host.idle(clock()) {
 		return false
 	}
 	where := p.relation()
@@ -184,7 +185,7 @@ func (p *Pages) needed(how dmb.Wait) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.onBell.Store(how == dmb.OnBell) // before it looks: see exit
-	p.running = p.sleepers.Load() > 0 && !p.closing
+	p.running = p.sleepers.Load() > 0 && !p.closing.Load()
 	if !p.running {
 		p.onBell.Store(false)
 	}

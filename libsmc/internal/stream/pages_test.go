@@ -190,6 +190,29 @@ func TestHostilePage(t *testing.T) {
 	})
 }
 
+// A dispatcher that nobody needs takes no bits: a peer that sets them without end would keep it, and the end of the group, for ever.
+func TestDispatcherEndsWithItsSleepers(t *testing.T) {
+	d := daemons[0].started(t)
+	for name, needless := range map[string]func(p *Pages){
+		"nobody sleeps": func(p *Pages) {},
+		"closed":        func(p *Pages) { p.sleepers.Add(1); p.closing.Store(true) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			g := d.newGroup(t)
+			p := g.pages[0]
+			p.words.Store(1)
+			needless(p)
+			g.there[0].Page().Set(1)
+			p.running = true
+			p.ended.Add(1)
+			p.dispatch()
+			if p.running || p.own.Take(0) == 0 {
+				t.Error("it has looked at the bits")
+			}
+		})
+	}
+}
+
 // A peer that says it sleeps on a page that is not there is rung, and a bit outside the page is not used.
 func TestPageThatIsNotThere(t *testing.T) {
 	inModes(t, func(t *testing.T, d *daemon) {

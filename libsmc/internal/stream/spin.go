@@ -91,6 +91,7 @@ func (c *Conn) busily(s dmb.Side) {
 	news := func() bool { return c.hasNews(s) }
 	for !watchOnce(news) {
 		runtime.Gosched()
+		host.procs(clock()) // shows where this process runs, also where everybody is busy
 		if c.link.Pages.relation() != apart {
 			yield()
 		}
