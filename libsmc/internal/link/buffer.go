@@ -60,21 +60,21 @@ func (g *Group) buffer(size int) (*buffer, error) {
 	}
 }
 
-// defaultSize is the size of the next connection's DMB where nobody says otherwise. The more DMBs this process has, the smaller
-// it is: a few connections that carry much want rings in which both sides work at once (docs/performance.md), ten thousand
+// defaultSize is the size of the next connection's DMB where nobody says otherwise. The more connections this process has, the
+// smaller it is: a few connections that carry much want rings in which both sides work at once (docs/performance.md), ten thousand
 // that mostly rest want to cost little. The kernel's is always 64 KiB (net.smc.rmem).
 func (d *Device) defaultSize() int {
 	d.mu.Lock()
-	n := len(d.own)
+	n := d.users // the one that asks is among them
 	d.mu.Unlock()
 	switch {
-	case n < 8:
+	case n <= 8:
 		return smc.MaxBufSize
-	case n < 64:
+	case n <= 64:
 		return 256 << 10
-	case n < 256:
+	case n <= 256:
 		return 64 << 10
-	case n < 1024:
+	case n <= 1024:
 		return 32 << 10
 	}
 	return smc.MinBufSize

@@ -43,6 +43,7 @@ type Device struct {
 	clients map[clientKey]*Group     // groups in which it is the client
 	remotes map[dmb.Token]*remote    // peers' DMBs that this process is attached to
 	own     map[dmb.Token]procs.Role // this process's DMBs, in which role it uses them
+	users   int                      // of all groups: connections and handshakes
 	watched bool                     // watch runs
 	lastID  uint32                   // link group id given last
 	eids    []smc.EID                // what ueid said when the device word was eidsAt

@@ -148,6 +148,7 @@ func (g *Group) usable() bool {
 // join adds a user. The lock is held.
 func (g *Group) join() {
 	g.users++
+	g.dev.users++
 	if g.timer != nil {
 		g.timer.Stop()
 	}
@@ -156,6 +157,7 @@ func (g *Group) join() {
 // leave takes a user away. The lock is held; what has to be closed is returned.
 func (g *Group) leave() (garbage []closer) {
 	g.users--
+	g.dev.users--
 	switch {
 	case g.users > 0:
 		return nil

@@ -34,9 +34,9 @@
 //	                                               3  move the own sequence and wake; or interrupt the
 //	                                                  poll: the peer could swallow a ring
 //
-// The rungs, each tried before the next: spin ([Conn.spin]); the link group's doorbell page, if another connection of the group
-// sleeps too (see [Pages] for its steps); futex for a bounded time and in a bounded number of threads; bell for as long as it
-// takes.
+// The rungs, each tried before the next: look for news ([Conn.spin]); futex, for a bounded time and in a bounded number of threads;
+// the link group's doorbell page (see [Pages] for its steps), or the bell where there is none, for as long as it takes. If other
+// connections of the group have waited lately, the page at once.
 //
 // Before a side sleeps it publishes the cursor that it holds back, if the peer waits for space.
 //
