@@ -302,6 +302,8 @@ func TestNoReuse(t *testing.T) {
 	old := closeTime
 	defer func() { closeTime = old }()
 	closeTime = 100 * time.Millisecond
+	var late sync.WaitGroup
+	defer late.Wait()
 	inModes(t, func(t *testing.T, d *daemon) {
 		for name, end := range map[string]func(c1, c2 *Conn){
 			"bytes unread":       func(c1, c2 *Conn) { mustWrite(t, c2, []byte("x")); c1.Close(); c2.Close() },
@@ -313,7 +315,11 @@ func TestNoReuse(t *testing.T) {
 				c2.Reserve(1)
 				c2.Close()
 				c1.Close()
-				time.AfterFunc(3*closeTime, func() { c2.Commit(0) })
+				after := 3 * closeTime
+				late.Go(func() {
+					time.Sleep(after)
+					c2.Commit(0)
+				})
 			},
 			"peer never closes": func(c1, c2 *Conn) { c1.Close() },
 			"TCP ends":          func(c1, c2 *Conn) { c2.link.TCP.Close(); wantRead(t, c1, io.EOF); c1.Close() },
