@@ -267,7 +267,11 @@ func manyPairs(tag *atomic.Pointer[smcopt.Tag], counts map[string]int) error {
 			return err
 		}
 	}
-	return smcopt.Unmark(l.fd)
+	// A mark that was made while the last daemon ended may have lost its programs, and with them all its meaning.
+	if err := smcopt.Unmark(l.fd); !errors.Is(err, smcopt.ErrNoPrograms) {
+		return err
+	}
+	return nil
 }
 
 func onePair(l bare, at netip.AddrPort, serverMarked bool, tag smcopt.Tag, counts map[string]int) error {
