@@ -247,8 +247,8 @@ type scene struct {
 	d              *device
 	victim, honest *peer
 	a              *attacker
-	l              *peerListener             // the victim's
-	next           func() (*peerConn, error) // an Accept of the victim's that waits
+	l              *peerListener  // the victim's
+	accepted       chan *peerConn // by the victim, which always waits for one more
 
 	atHonest, atVictim *peerConn // the ends of the connection that goes on
 	stopped            atomic.Bool
@@ -282,7 +282,7 @@ func newScene(t *testing.T, args ...string) *scene {
 
 	s.atHonest, s.atVictim = connectTo(t, s.honest, overSMC, s.l)
 	wantSMCD(d, s.atHonest, s.atVictim)
-	s.next = later(s.l.Accept)
+	s.accepted = acceptAll(s.l)
 	s.steady = later(s.carry)
 	return s
 }
@@ -302,15 +302,35 @@ func (s *scene) carry() (rounds int, err error) {
 	return rounds, nil
 }
 
-// accept returns the connection that the victim accepted, and has it accept the next one.
+// acceptAll lets a victim accept for as long as its listener and its process last.
+func acceptAll(l *peerListener) chan *peerConn {
+	accepted := make(chan *peerConn, 64)
+	go func() {
+		defer close(accepted)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			accepted <- c
+		}
+	}()
+	return accepted
+}
+
+// accept returns the next connection that the victim accepted.
 func (s *scene) accept() *peerConn {
 	s.t.Helper()
-	c, err := s.next()
-	if err != nil {
-		s.t.Fatalf("the victim's Accept: %v", err)
+	select {
+	case c, ok := <-s.accepted:
+		if !ok {
+			s.t.Fatal("the victim's Accept has failed")
+		}
+		return c
+	case <-time.After(patience):
+		s.t.Fatalf("the victim has accepted nothing for %v", patience)
+		return nil
 	}
-	s.next = later(s.l.Accept)
-	return c
 }
 
 // well fails the test unless the next connection between victim and honest peer is as it should be: the one that Accept

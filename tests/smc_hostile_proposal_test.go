@@ -229,7 +229,7 @@ func TestHostileOutOfSync(t *testing.T) {
 	group := b.Info().LinkGroup
 	s.end(a, b)
 	fmt.Sscan(idle.Self(s.d), &honest)
-	s2 := &scene{t: t, d: s.d, victim: victim, honest: idle, a: s.a, l: l, next: later(l.Accept)}
+	s2 := &scene{t: t, d: s.d, victim: victim, honest: idle, a: s.a, l: l, accepted: acceptAll(l)}
 	p := s.a.Proposal()
 	p.SetProcess(honest)
 	c := s.a.Attack(l)
