@@ -214,6 +214,7 @@ func (s *settings) idleRows() []row {
 				{head: "p50 µs", figure: "beside_p50_us", digits: 2, spread: true},
 				{head: "to alone", figure: "beside_to_alone", digits: 2, spread: true},
 				{head: "conns", figure: "conns"},
+				{head: "pairs", figure: "pairs"},
 				{head: "idle CPU %", figure: "client_cpu_percent", second: "server_cpu_percent", digits: 2},
 				{head: "own B", figure: "client_anon_bytes_per_conn", second: "server_anon_bytes_per_conn"},
 				{head: "mapped B", figure: "client_shared_bytes_per_conn", second: "server_shared_bytes_per_conn"},

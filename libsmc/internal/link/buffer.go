@@ -14,7 +14,7 @@ import (
 	"github.com/ismfs/ismfs/tree"
 )
 
-// A buffer is one of this process's DMBs with its bell.
+// A buffer is one of this process's DMBs, with its bell if it was ever needed.
 type buffer struct {
 	*dmb.Registered
 	bell  *dmb.Bell
@@ -28,7 +28,22 @@ func (b *buffer) Close() error {
 	d.mu.Lock()
 	delete(d.own, b.Token())
 	d.mu.Unlock()
-	return errors.Join(b.bell.Close(), b.Registered.Close())
+	return errors.Join(closeBell(b.bell), b.Registered.Close())
+}
+
+// openBell opens the bell if it is not open.
+func (b *buffer) openBell() (err error) {
+	if b.bell == nil {
+		b.bell, err = dmb.OpenBell(b.group.dev.tree, b.Token())
+	}
+	return b.group.dev.noted(err)
+}
+
+func closeBell(b *dmb.Bell) error {
+	if b == nil {
+		return nil
+	}
+	return b.Close()
 }
 
 // buffer returns a DMB of size bytes for a connection of the group: one that an earlier connection has left, or a new one,
@@ -130,17 +145,13 @@ func (g *Group) fromPool(size int, larger bool) *buffer {
 	return nil
 }
 
-// register registers a new DMB and opens its bell.
+// register registers a new DMB.
 func (g *Group) register(size int) (*buffer, error) {
 	d := g.dev
 	b := &buffer{epoch: d.block.Epoch(), group: g}
 	var err error
 	if b.Registered, err = dmb.Register(d.tree, size, d.block); err != nil {
 		return nil, d.atLimit(err)
-	}
-	if b.bell, err = dmb.OpenBell(d.tree, b.Token()); err != nil {
-		b.Registered.Close()
-		return nil, err
 	}
 	d.answered()
 	d.mu.Lock()
@@ -186,7 +197,7 @@ func (d *Device) dropPools() bool {
 	return len(garbage) > 0
 }
 
-// A remote is a peer's DMB that this process is attached to, with its bell. It stays attached after its connection, for the
+// A remote is a peer's DMB that this process is attached to, with its bell if it was ever needed. It stays attached after its connection, for the
 // next: a DMB is attached once in its life. The device's lock guards what changes.
 type remote struct {
 	*dmb.Attached
@@ -195,7 +206,15 @@ type remote struct {
 	inUse chan struct{} // closed when its connection or handshake is over; nil: there is none
 }
 
-func (r *remote) Close() error { return errors.Join(r.bell.Close(), r.Attached.Close()) }
+func (r *remote) Close() error { return errors.Join(closeBell(r.bell), r.Attached.Close()) }
+
+// openBell opens the bell if it is not open.
+func (r *remote) openBell(d *Device) (err error) {
+	if r.bell == nil {
+		r.bell, err = dmb.OpenBell(d.tree, r.Token())
+	}
+	return d.noted(err)
+}
 
 // rest ends the use of a remote that stays attached. The lock is held.
 func (r *remote) rest() {
@@ -239,13 +258,8 @@ func (d *Device) attach(t dmb.Token, size uint8) (*remote, error) {
 	if err != nil {
 		return nil, d.noted(err)
 	}
-	bell, err := dmb.OpenBell(d.tree, t)
-	if err != nil {
-		a.Close()
-		return nil, d.noted(err)
-	}
 	d.answered()
-	r = &remote{Attached: a, bell: bell, inUse: make(chan struct{})}
+	r = &remote{Attached: a, inUse: make(chan struct{})}
 	d.mu.Lock()
 	d.remotes[t] = r
 	d.mu.Unlock()
