@@ -170,7 +170,7 @@ func (s *settings) connectRows() []row {
 	rows := []row{{
 		command: "connect", name: "connect", title: "connect, 100 B request and reply, close; in an existing link group",
 		task:       task{Activity: "connect", Size: 100, Duration: s.Duration},
-		transports: s.choose("smc", "smc-copy", "tcp", "unix"),
+		transports: s.choose("smc", "smc-copy", "tcp", "tcp-clc", "unix"),
 		columns:    append(columns, column{head: "CPU µs", figure: "client_cpu_us_per_op", second: "server_cpu_us_per_op", digits: 1}),
 	}}
 	for _, n := range s.connsOr(1000) {
