@@ -20,8 +20,8 @@ import (
 type Link struct {
 	Own      *dmb.Registered
 	Peer     *dmb.Attached
-	OwnBell  *dmb.Bell // nil where this side never sleeps on it: there are pages
-	PeerBell *dmb.Bell // nil where the peer says that it never does
+	OwnBell  *dmb.Bell    // nil where this side never sleeps on it: there are pages
+	PeerBell *dmb.Bell    // nil where the peer says that it never does
 	TCP      *net.TCPConn // stays open and idle
 	Process  *Process
 	Epoch    uint64 // of the device, taken before Own was registered
