@@ -99,7 +99,7 @@ func (s *settings) bandwidthRows() []row {
 		rows = append(rows, row{
 			command: "bandwidth", name: fmt.Sprintf("bandwidth-%d", size), title: sizeText(size) + " messages one way",
 			task:       task{Activity: "flow", Size: size, Duration: s.Duration},
-			transports: s.choose("smc", "smc-copy", "smc-zerocopy", "tcp", "unix", "c-ring"),
+			transports: s.choose("smc", "smc-copy", "smc-zerocopy", "tcp", "unix", "c-ring", "c-ring-copy"),
 			columns:    columns,
 		}, row{
 			command: "bandwidth", name: fmt.Sprintf("bandwidth-touched-%d", size),

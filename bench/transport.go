@@ -12,7 +12,7 @@ import (
 	"github.com/ismfs/ismfs/libsmc"
 )
 
-// A transport is what carries the bytes, as --transports names it: smc, smc-copy, smc-zerocopy, tcp, tcp-clc, unix or c-ring, and for SMC
+// A transport is what carries the bytes, as --transports names it: smc, smc-copy, smc-zerocopy, tcp, tcp-clc, unix, c-ring or c-ring-copy, and for SMC
 // after an @ what differs from the default, joined by +: a size of the buffers and a way of waiting, as smc@1m+busy.
 type transport struct {
 	Name     string `json:"name"`
@@ -35,6 +35,7 @@ var plainTransports = map[string]transport{
 	"tcp-clc":      {CLC: true, Network: "tcp"},
 	"unix":         {Network: "unix"},
 	"c-ring":       {Ring: true},
+	"c-ring-copy":  {Ring: true, Copy: true},
 }
 
 // waits are the words for ways of waiting.
@@ -52,7 +53,7 @@ func parseTransport(name string) (transport, error) {
 	base, variant, varied := strings.Cut(name, "@")
 	t, ok := plainTransports[base]
 	if !ok {
-		return t, fmt.Errorf("no transport %q: there are smc, smc-copy, smc-zerocopy, tcp, tcp-clc, unix and c-ring", base)
+		return t, fmt.Errorf("no transport %q: there are smc, smc-copy, smc-zerocopy, tcp, tcp-clc, unix, c-ring and c-ring-copy", base)
 	}
 	t.Name = name
 	if !varied {

@@ -76,8 +76,9 @@ func (g *Group) buffer(size int) (*buffer, error) {
 }
 
 // defaultSize is the size of the next connection's DMB where nobody says otherwise. The more connections this process has, the
-// smaller it is: a few connections that carry much want rings in which both sides work at once (docs/performance.md), ten thousand
-// that mostly rest want to cost little. The kernel's is always 64 KiB (net.smc.rmem).
+// smaller it is: a few connections that carry much want rings in which both sides work at once (docs/performance.md); of many, the
+// rings together should stay in the CPU's cache, since each is gone through from end to end however little there is in it; and ten
+// thousand that mostly rest want to cost little. The kernel's is always 64 KiB (net.smc.rmem).
 func (d *Device) defaultSize() int {
 	d.mu.Lock()
 	n := d.users // the one that asks is among them
@@ -85,11 +86,11 @@ func (d *Device) defaultSize() int {
 	switch {
 	case n <= 8:
 		return smc.MaxBufSize
-	case n <= 64:
+	case n <= 16:
 		return 256 << 10
-	case n <= 256:
+	case n <= 64:
 		return 64 << 10
-	case n <= 1024:
+	case n <= 256:
 		return 32 << 10
 	}
 	return smc.MinBufSize
