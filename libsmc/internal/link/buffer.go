@@ -198,8 +198,8 @@ func (d *Device) dropPools() bool {
 	return len(garbage) > 0
 }
 
-// A remote is a peer's DMB that this process is attached to, with its bell if it was ever needed. It stays attached after its connection, for the
-// next: a DMB is attached once in its life. The device's lock guards what changes.
+// A remote is a peer's DMB that this process is attached to, with its bell if it was ever needed. It stays attached after its
+// connection, for the next: a DMB is attached once in its life. The device's lock guards what changes.
 type remote struct {
 	*dmb.Attached
 	bell  *dmb.Bell

@@ -68,8 +68,9 @@ func (h *cpus) idle(now int64) bool {
 	return !h.quota.Load() && now >= h.busyUntil.Load()
 }
 
-// contended says that the CPU was taken away between two moments in which this program was looking for news. If another one competes for it, looking stops: a
-// program that sleeps gets the CPU at once when its news has come; one that has used its share up waits behind the others.
+// contended says that the CPU was taken away between two moments in which this program was looking for news. If another one
+// competes for it, looking stops: a program that sleeps gets the CPU at once when its news has come; one that has used its
+// share up waits behind the others.
 func (h *cpus) contended(began, now int64) {
 	last := h.taken.Swap(now)
 	if last == 0 || now-last > takenAgain || began < last || now < h.busyUntil.Load() {
