@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -112,6 +113,9 @@ func TestLock(t *testing.T) {
 	}
 	if _, err := flock(h.base()); !errors.Is(err, unix.EWOULDBLOCK) {
 		t.Error("a lock held twice:", err)
+	}
+	if _, err := waitForFlock(h.base(), time.Now().Add(20*time.Millisecond)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("a lock held twice, in time:", err)
 	}
 	got := make(chan error)
 	go func() {
