@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -132,6 +133,13 @@ func TestLock(t *testing.T) {
 	if _, err := os.Stat(h.base()); !errors.Is(err, os.ErrNotExist) {
 		t.Error("the empty directory stays:", err)
 	}
+	eventually(t, "a lock that came too late is kept", func() bool {
+		fds, err := filepath.Glob("/proc/self/fd/*")
+		return err == nil && !slices.ContainsFunc(fds, func(fd string) bool {
+			to, _ := os.Readlink(fd)
+			return strings.HasPrefix(to, h.base())
+		})
+	})
 }
 
 // The committed objects tell nothing of where they were compiled.
