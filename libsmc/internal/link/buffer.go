@@ -146,9 +146,15 @@ func (g *Group) fromPool(size int, larger bool) *buffer {
 	return nil
 }
 
+// mostRegistering is how many DMBs a process registers at once. Each holds a thread in the kernel, and until it has its size the
+// device holds as much memory for it as a DMB can have: of hundreds at once the last would be refused.
+const mostRegistering = 16
+
 // register registers a new DMB.
 func (g *Group) register(size int) (*buffer, error) {
 	d := g.dev
+	d.turns <- struct{}{}
+	defer func() { <-d.turns }()
 	b := &buffer{epoch: d.block.Epoch(), group: g}
 	var err error
 	if b.Registered, err = dmb.Register(d.tree, size, d.block); err != nil {
