@@ -40,9 +40,9 @@ var plainTransports = map[string]transport{
 
 // waits are the words for ways of waiting.
 var waits = map[string]libsmc.Wait{
-	"adaptive": libsmc.WaitAdaptive,
-	"busy":     libsmc.WaitBusy,
-	"blocking": libsmc.WaitBlocking,
+	libsmc.WaitAdaptive.String(): libsmc.WaitAdaptive,
+	libsmc.WaitBusy.String():     libsmc.WaitBusy,
+	libsmc.WaitBlocking.String(): libsmc.WaitBlocking,
 }
 
 // baseline is the transport to which ratios are taken.

@@ -106,13 +106,13 @@ func (a *Attempt) prepare(size int) error {
 func (a *Attempt) openBells() error {
 	if !a.pages.Usable(a.ownBit, a.bit) {
 		a.pages = nil
-		if err := a.own.openBell(); err != nil {
+		if err := a.dev.openBell(&a.own.bell, a.own.Token()); err != nil {
 			return err
 		}
 	} else if a.deaf {
 		return nil
 	}
-	return a.peer.openBell(a.dev)
+	return a.dev.openBell(&a.peer.bell, a.peer.Token())
 }
 
 // hostname is the host's name as it goes into first-contact extensions.

@@ -31,12 +31,12 @@ func (b *buffer) Close() error {
 	return errors.Join(closeBell(b.bell), b.Registered.Close())
 }
 
-// openBell opens the bell if it is not open.
-func (b *buffer) openBell() (err error) {
-	if b.bell == nil {
-		b.bell, err = dmb.OpenBell(b.group.dev.tree, b.Token())
+// openBell opens the bell of a DMB if it is not open.
+func (d *Device) openBell(b **dmb.Bell, t dmb.Token) (err error) {
+	if *b == nil {
+		*b, err = dmb.OpenBell(d.tree, t)
 	}
-	return b.group.dev.noted(err)
+	return d.noted(err)
 }
 
 func closeBell(b *dmb.Bell) error {
@@ -214,14 +214,6 @@ type remote struct {
 }
 
 func (r *remote) Close() error { return errors.Join(closeBell(r.bell), r.Attached.Close()) }
-
-// openBell opens the bell if it is not open.
-func (r *remote) openBell(d *Device) (err error) {
-	if r.bell == nil {
-		r.bell, err = dmb.OpenBell(d.tree, r.Token())
-	}
-	return d.noted(err)
-}
 
 // rest ends the use of a remote that stays attached. The lock is held.
 func (r *remote) rest() {

@@ -42,7 +42,7 @@ func (g *Group) newPage() *buffer {
 	if err != nil {
 		return nil
 	}
-	if err := b.openBell(); err != nil {
+	if err := g.dev.openBell(&b.bell, b.Token()); err != nil {
 		b.Close()
 		return nil
 	}
