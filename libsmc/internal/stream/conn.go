@@ -191,8 +191,8 @@ func (c *Conn) receivedLocked(flags smc.StateFlags) {
 // changedLocked tells both sides what the machine has come to.
 func (c *Conn) changedLocked() {
 	c.describeLocked()
-	c.reading.stop.Store(c.readErrorLocked() != nil)
-	c.writing.stop.Store(c.writeErrorLocked() != nil)
+	c.reading.stop.Store(c.fault != nil || c.machine.ReadError() != nil)
+	c.writing.stop.Store(c.fault != nil || c.machine.WriteError() != nil)
 	c.rouseLocked(dmb.Reader)
 	c.rouseLocked(dmb.Writer)
 }
