@@ -43,7 +43,8 @@ func TestRunStress(t *testing.T) {
 				server.kill()
 			} else {
 				server.kill()
-				client.cmd.Wait() // it has lost its server
+				d.wantNoneTo(port) // its clients have ended with an error
+				client.kill()
 			}
 			d.WantCount(0)
 		}
