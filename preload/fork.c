@@ -67,18 +67,19 @@ static void uncount(struct sock *s, int fd)
 
 /* ---- fork ---- */
 
+/* Without the locks: a socket that another thread closes meanwhile is given back here, which takes them. */
 static void before_fork(void)
 {
+	each_socket(hold);
 	lock_take(&link_lock);
 	lock_take(&device_lock);
-	each_socket(hold);
 }
 
 static void in_parent(void)
 {
-	each_socket(uncount);
 	lock_release(&device_lock);
 	lock_release(&link_lock);
+	each_socket(uncount);
 }
 
 static void in_child(void)
@@ -86,13 +87,13 @@ static void in_child(void)
 	lock_forget_thread();
 	process = getpid();
 	is_child = true;
-	each_socket(reset);
 	sock_forked();
 	device_lock.word = link_lock.word = 0;
 	device_forked();
 	link_forked();
 	arena_forked();
 	epoll_forked();
+	each_socket(reset);
 }
 
 /*

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/ismfs/ismfs/tree"
 )
 
 // TestRunStress: 16 threads that connect, talk and close, against a server of threads and children; every byte is compared, and all are
@@ -36,7 +38,14 @@ func TestRunStress(t *testing.T) {
 		for round := range 6 {
 			port, server := start()
 			client := d.start(underRun, stress, "talk", port, "60000", "16")
-			d.wantBothEnds(port, 1)
+			waitFor(t, "connections", func() error {
+				for _, c := range d.connsTo(port) {
+					if c.Mode == tree.ModeSMCD && c.Role == "client" {
+						return nil
+					}
+				}
+				return fmt.Errorf("there are none")
+			})
 			time.Sleep(time.Duration(100+37*round) * time.Millisecond) // in the middle of something, whatever it is
 			if round%2 == 0 {
 				client.kill()
