@@ -79,8 +79,10 @@ class Bench:
 
     def client(self, smc, cpu, command):
         before = self.connections()
-        out = subprocess.run(self.command(smc, cpu, command), env=self.env, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                             text=True).stdout
+        done = subprocess.run(self.command(smc, cpu, command), env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        out = done.stdout
+        if done.returncode != 0:
+            raise RuntimeError(f"{command}: exit code {done.returncode}\n{out}")
         if (self.connections() > before) != smc:
             raise RuntimeError(f"{command}: SMC-D was {'not ' if smc else ''}used")
         return out

@@ -270,7 +270,12 @@ static bool take(int fd, const struct sock *listener)
 	s->shared->deadline = now_ns() + INT64_C(6000000000); /* CLC_WAIT_TIME */
 	table_set(fd, s, false);
 	sock_describe(s, fd);
-	(void)handshake_drive(s, fd);
+	/*
+	 * A server that forks for each client answers in the child, so that what is told there is the child's own. But the client may be
+	 * this very thread, which waits for the answer.
+	 */
+	if (handshake_has_proposed())
+		(void)handshake_drive(s, fd);
 	sock_put(s);
 	return true;
 }

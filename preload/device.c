@@ -59,8 +59,11 @@ static struct device *device_open(int *err)
 	*err = read_file(d, "gid", gid, sizeof(gid));
 	if (*err == 0)
 		*err = clc_parse_gid(gid, d->gid);
-	if (*err == 0)
+	if (*err == 0) {
 		*err = procs_open_sized(&d->dev, BLOCK_SIZE, &d->procs);
+		if (*err != 0)
+			debug("the device's block for this process: %s", strerror(-*err));
+	}
 	if (*err != 0) {
 		hidden_close(d->dev.dir);
 		free(d);
@@ -139,6 +142,8 @@ int device_local(struct device *d, struct clc_local *local)
 	}
 	*local = d->local;
 	lock_release(&d->eids_lock);
+	if (err != 0)
+		debug("the device's user EIDs: %s", strerror(-err));
 	local->active = procs_state(d->procs) == 1 && !atomic_load(&d->dead);
 	return device_noted(d, err);
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Sets and their items: epoll_ctl, and what changes items from outside. */
+/* Sets and their items, and what changes items from outside. epoll_ctl itself is in epoll_ctl.c. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <stdlib.h>
@@ -15,11 +15,7 @@
 static struct set *_Atomic sets[TABLE_SIZE];
 static struct lock sets_lock;
 
-/* What a descriptor was registered with that was no connection yet. */
-static struct registration {
-	int epfd; /* plus one; 0: none */
-	struct epoll_event event;
-} registered[TABLE_SIZE];
+struct registration registered[TABLE_SIZE];
 
 /* ---- marked data: a random half, a kind, a descriptor ---- */
 
@@ -43,7 +39,7 @@ enum mark mark_of(uint64_t data, int *fd)
 	return (enum mark)mark;
 }
 
-static int control(int epfd, int op, int fd, uint32_t events, uint64_t data)
+int set_control(int epfd, int op, int fd, uint32_t events, uint64_t data)
 {
 	struct epoll_event e = { .events = events, .data.u64 = data };
 
@@ -82,7 +78,7 @@ bool set_any(void)
 	return atomic_load_explicit(&any_set, memory_order_relaxed);
 }
 
-static struct set *set_make(int epfd)
+struct set *set_make(int epfd)
 {
 	struct set *set = set_get(epfd);
 
@@ -95,7 +91,7 @@ static struct set *set_make(int epfd)
 	if (set != NULL && set->refs == 0) {
 		set->fd = epfd;
 		set->kick = hidden_take(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-		if (set->kick < 0 || control(epfd, EPOLL_CTL_ADD, set->kick, EPOLLIN, mark_data(MARK_KICK, 0)) != 0) {
+		if (set->kick < 0 || set_control(epfd, EPOLL_CTL_ADD, set->kick, EPOLLIN, mark_data(MARK_KICK, 0)) != 0) {
 			hidden_close(set->kick);
 			free(set);
 			set = NULL;
@@ -126,7 +122,7 @@ void set_queue(struct item *it)
 	set->last = it;
 }
 
-static void queue_and_kick(struct item *it)
+void set_queue_and_kick(struct item *it)
 {
 	struct set *set = it->set;
 	uint64_t one = 1;
@@ -161,7 +157,7 @@ static void use_page(struct item *it, struct own_page *p)
 	set->pages = more;
 	atomic_fetch_add(&p->refs, 1);
 	set->page_count = n + 1;
-	(void)control(set->fd, EPOLL_CTL_ADD, p->page.bell, EPOLLIN | EPOLLET, mark_data(MARK_PAGE, p->page.bell));
+	(void)set_control(set->fd, EPOLL_CTL_ADD, p->page.bell, EPOLLIN | EPOLLET, mark_data(MARK_PAGE, p->page.bell));
 }
 
 static struct own_page *leave_page(struct item *it)
@@ -194,20 +190,20 @@ static void listen_to(struct item *it)
 		atomic_store(&it->set->settling, true);
 		uint32_t events = sock_kind(s) == SOCK_FAILED ? 0 : (uint32_t)handshake_awaits(s);
 
-		(void)control(it->set->fd, EPOLL_CTL_MOD, it->fd, events | EPOLLET, mark_data(MARK_TCP, it->fd));
+		(void)set_control(it->set->fd, EPOLL_CTL_MOD, it->fd, events | EPOLLET, mark_data(MARK_TCP, it->fd));
 		return;
 	}
-	(void)control(it->set->fd, EPOLL_CTL_MOD, it->fd, EPOLLIN | EPOLLRDHUP | EPOLLET, mark_data(MARK_TCP, it->fd));
+	(void)set_control(it->set->fd, EPOLL_CTL_MOD, it->fd, EPOLLIN | EPOLLRDHUP | EPOLLET, mark_data(MARK_TCP, it->fd));
 	p = link_page(&s->link);
 	if (p != NULL)
 		use_page(it, p);
 	if (it->page == NULL) {
 		it->on_bell = true;
-		(void)control(it->set->fd, EPOLL_CTL_ADD, s->stream.own_bell, EPOLLIN | EPOLLET, mark_data(MARK_BELL, it->fd));
+		(void)set_control(it->set->fd, EPOLL_CTL_ADD, s->stream.own_bell, EPOLLIN | EPOLLET, mark_data(MARK_BELL, it->fd));
 	}
 }
 
-static struct item *item_new(struct set *set, struct sock *s, int fd, const struct epoll_event *event)
+struct item *item_new(struct set *set, struct sock *s, int fd, const struct epoll_event *event)
 {
 	struct item *it = calloc(1, sizeof(*it));
 
@@ -279,7 +275,7 @@ static void item_free(struct item *it, bool bell_of_others)
 }
 
 /* Takes out those of a socket that are of a set (NULL: any) and a descriptor (-1: any). Under listing. */
-static bool remove_items(struct sock *s, const struct set *set, int fd)
+bool items_remove(struct sock *s, const struct set *set, int fd)
 {
 	bool any = false;
 
@@ -300,7 +296,7 @@ static bool remove_items(struct sock *s, const struct set *set, int fd)
 	return any;
 }
 
-static struct item *find_item(struct sock *s, const struct set *set, int fd)
+struct item *item_find(struct sock *s, const struct set *set, int fd)
 {
 	struct item *it = s->items;
 
@@ -317,7 +313,7 @@ void epoll_news(struct sock *s)
 		stream_rouse(&s->stream);
 	lock_take(&s->listing);
 	for (struct item *it = s->items; it != NULL; it = it->next)
-		queue_and_kick(it);
+		set_queue_and_kick(it);
 	lock_release(&s->listing);
 }
 
@@ -336,10 +332,10 @@ void epoll_settled(struct sock *s)
 		lock_take(&it->set->lock);
 		listen_to(it);
 		lock_release(&it->set->lock);
-		queue_and_kick(it);
+		set_queue_and_kick(it);
 	}
 	if (plain)
-		remove_items(s, NULL, -1);
+		items_remove(s, NULL, -1);
 	lock_release(&s->listing);
 }
 
@@ -350,7 +346,7 @@ void epoll_forget(struct sock *s, int fd)
 	if (s == NULL)
 		return;
 	lock_take(&s->listing);
-	remove_items(s, NULL, fd);
+	items_remove(s, NULL, fd);
 	lock_release(&s->listing);
 }
 
@@ -394,7 +390,7 @@ void epoll_closed(int fd)
 		if (s == NULL)
 			break;
 		lock_take(&s->listing);
-		remove_items(s, set, -1);
+		items_remove(s, set, -1);
 		lock_release(&s->listing);
 		sock_put(s);
 	}
@@ -411,87 +407,4 @@ bool epoll_knows(int fd)
 void epoll_forked(void)
 {
 	sets_lock.word = 0;
-}
-
-/* ---- epoll_ctl ---- */
-
-static int fail(int error)
-{
-	errno = error;
-	return -1;
-}
-
-static int add(struct set *set, struct sock *s, int fd, const struct epoll_event *event)
-{
-	struct item *it;
-
-	if (find_item(s, set, fd) != NULL)
-		return fail(EEXIST);
-	if (control(set->fd, EPOLL_CTL_ADD, fd, EPOLLET, mark_data(MARK_TCP, fd)) != 0)
-		return -1;
-	it = item_new(set, s, fd, event);
-	if (it != NULL)
-		return 0;
-	(void)real()->epoll_ctl(set->fd, EPOLL_CTL_DEL, fd, NULL);
-	return fail(ENOMEM);
-}
-
-static int modify(struct set *set, struct sock *s, int fd, const struct epoll_event *event)
-{
-	struct item *it = find_item(s, set, fd);
-
-	if (it == NULL)
-		return fail(ENOENT);
-	lock_take(&set->lock);
-	it->events = event->events;
-	it->data = event->data;
-	it->disabled = false;
-	lock_release(&set->lock);
-	queue_and_kick(it);
-	return 0;
-}
-
-static int change(int epfd, int op, int fd, struct epoll_event *event, struct sock *s)
-{
-	struct set *set = op == EPOLL_CTL_ADD ? set_make(epfd) : set_get(epfd);
-	int result;
-
-	if (set == NULL)
-		return real()->epoll_ctl(epfd, op, fd, event);
-	lock_take(&s->listing);
-	if (op == EPOLL_CTL_ADD)
-		result = add(set, s, fd, event);
-	else if (op == EPOLL_CTL_MOD)
-		result = modify(set, s, fd, event);
-	else if (remove_items(s, set, fd))
-		result = real()->epoll_ctl(epfd, op, fd, NULL);
-	else
-		result = fail(ENOENT);
-	lock_release(&s->listing);
-	set_put(set);
-	if (result == 0 && op == EPOLL_CTL_ADD)
-		handshake_drive(s, fd);
-	return result;
-}
-
-EXPORT int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
-{
-	struct sock *s = table_moves(fd) ? table_get(fd, false) : NULL;
-	int result;
-
-	if (s != NULL && sock_kind(s) != SOCK_LISTENER && sock_kind(s) != SOCK_PLAIN) {
-		result = change(epfd, op, fd, event, s);
-		sock_put(s);
-		return result;
-	}
-	if (s != NULL)
-		sock_put(s);
-	result = real()->epoll_ctl(epfd, op, fd, event);
-	if (result == 0 && (unsigned int)fd < TABLE_SIZE) {
-		if (op == EPOLL_CTL_DEL)
-			registered[fd].epfd = 0;
-		else
-			registered[fd] = (struct registration){ epfd + 1, *event };
-	}
-	return result;
 }

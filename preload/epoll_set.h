@@ -56,7 +56,26 @@ void set_put(struct set *set);
 /* Whether there ever was one: before, everything is the kernel's. */
 bool set_any(void);
 
+/* The same, made if need be; NULL: no memory, or no set. */
+struct set *set_make(int epfd);
+
+/* epoll_ctl with data of the library's own. */
+int set_control(int epfd, int op, int fd, uint32_t events, uint64_t data);
+
 /* Under the set's lock. */
 void set_queue(struct item *it);
+/* Without it; wakes a thread that sleeps in the kernel. */
+void set_queue_and_kick(struct item *it);
+
+/* All under the socket's listing. */
+struct item *item_new(struct set *set, struct sock *s, int fd, const struct epoll_event *event);
+struct item *item_find(struct sock *s, const struct set *set, int fd);
+bool items_remove(struct sock *s, const struct set *set, int fd);
+
+/* What a descriptor was registered with that was no connection yet. */
+extern struct registration {
+	int epfd; /* plus one; 0: none */
+	struct epoll_event event;
+} registered[];
 
 #endif

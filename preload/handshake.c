@@ -132,6 +132,13 @@ static bool was_declined(struct sock *s, int fd, const unsigned char *b, int n, 
 
 /* ---- the client ---- */
 
+static atomic_bool has_proposed;
+
+bool handshake_has_proposed(void)
+{
+	return atomic_load_explicit(&has_proposed, memory_order_relaxed);
+}
+
 static void propose(struct sock *s, int fd)
 {
 	struct shared *sh = s->shared;
@@ -145,6 +152,7 @@ static void propose(struct sock *s, int fd)
 		fail(s, fd, ECONNRESET);
 		return;
 	}
+	atomic_store(&has_proposed, true);
 	sh->awaits = CLC_ACCEPT;
 	sh->proposed = now_ns();
 	sh->deadline = FOREVER; /* the server's program has to run */

@@ -23,6 +23,9 @@ short handshake_awaits(const struct sock *s);
 /* TCP stands on a client's socket that was marked. */
 void handshake_connected(struct sock *s, int fd);
 
+/* Whether this process has been a client. */
+bool handshake_has_proposed(void);
+
 /* Settle on TCP, and count why. */
 void settle_plain(struct sock *s, int fd, uint32_t reason, uint32_t diagnosis);
 

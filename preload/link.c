@@ -30,6 +30,7 @@ static const int64_t close_ns = INT64_C(60000000000);
 static int64_t reason(struct device *d, int err)
 {
 	device_noted(d, err);
+	debug("the device says: %s", strerror(-err));
 	if (err == -ENOSPC)
 		return SMC_DECL_MAX_DMB;
 	if (err == -ENODEV || err == -ENOTCONN || err == -ECONNABORTED)
@@ -176,11 +177,30 @@ int64_t link_serve(struct link *l, struct device *d, uint32_t peer, uint8_t size
 	return code;
 }
 
+/*
+ * One that stayed attached. Its owner offers it again as soon as both sides have closed, which another thread here may still be at work on:
+ * that is waited for.
+ */
+static struct remote *resting(uint64_t token)
+{
+	enum { STEP_US = 100, STEPS = 10000 };
+	struct remote *r = remote_find(token);
+
+	for (int i = 0; r != NULL && r->in_use && i < STEPS; i++) {
+		lock_release(&link_lock);
+		usleep(STEP_US);
+		lock_take(&link_lock);
+		sweep_endings(now_ns());
+		r = remote_find(token);
+	}
+	return r;
+}
+
 /* Attaches a peer's DMB, or takes the one that stayed attached. */
 static int attach(struct link *l, struct device *d, enum role role, const struct clc_answer *from)
 {
 	size_t size = (size_t)SMC_MIN_BUFFER << from->size;
-	struct remote *r = remote_find(from->token);
+	struct remote *r = resting(from->token);
 
 	if (from->size > SMC_MAX_COMPRESSED || buffer_is_own(from->token, role))
 		return -EPROTO;
