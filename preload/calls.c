@@ -192,32 +192,49 @@ EXPORT ssize_t sendto(int fd, const void *b, size_t n, int flags, const struct s
 	return real()->sendto(fd, b, n, flags, to, size);
 }
 
-/* A descriptor whose bytes do not go through TCP is nothing to whom it is passed. */
+/* A connection that nobody has answered yet passes as TCP. One whose bytes do not go through TCP is nothing to whom it is passed. */
+static bool can_pass(int fd)
+{
+	struct sock *s = table_moves(fd) ? table_get(fd, false) : NULL;
+	int kind;
+
+	if (s == NULL)
+		return true;
+	if (!handshake_refuse(s, fd))
+		(void)handshake_drive(s, fd);
+	kind = sock_kind(s);
+	sock_put(s);
+	if (kind != SOCK_SMC && kind != SOCK_HANDSHAKE)
+		return true;
+	debug("fd %d is in SMC-D mode and cannot be passed to another process", fd);
+	return false;
+}
+
+/* The lengths are 32 bits wide where the program is one of musl, which fills nothing else in. */
 static bool passes_connection(const struct msghdr *m)
 {
-	struct msghdr *header = (struct msghdr *)(uintptr_t)m;
+	const unsigned char *at = m->msg_control;
+	size_t left = (uint32_t)m->msg_controllen;
 
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(header); c != NULL; c = CMSG_NXTHDR(header, c)) {
-		size_t n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+	while (at != NULL && left >= sizeof(struct cmsghdr)) {
+		struct cmsghdr c;
+		size_t size;
 
-		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-			continue;
-		for (size_t i = 0; i < n; i++) {
+		memcpy(&c, at, sizeof(c));
+		size = (uint32_t)c.cmsg_len;
+		if (size < sizeof(c) || size > left)
+			return false;
+		for (size_t i = sizeof(c); c.cmsg_level == SOL_SOCKET && c.cmsg_type == SCM_RIGHTS && i + sizeof(int) <= size; i += sizeof(int)) {
 			int passed;
-			struct sock *s;
 
-			memcpy(&passed, CMSG_DATA(c) + i * sizeof(int), sizeof(int));
-			s = table_moves(passed) ? table_get(passed, false) : NULL;
-			if (s == NULL)
-				continue;
-			(void)handshake_drive(s, passed);
-			if (sock_kind(s) == SOCK_SMC || sock_kind(s) == SOCK_HANDSHAKE) {
-				debug("fd %d is in SMC-D mode and cannot be passed to another process", passed);
-				sock_put(s);
+			memcpy(&passed, at + i, sizeof(passed));
+			if (!can_pass(passed))
 				return true;
-			}
-			sock_put(s);
 		}
+		if (CMSG_ALIGN(size) > left)
+			return false;
+		at += CMSG_ALIGN(size);
+		left -= CMSG_ALIGN(size);
 	}
 	return false;
 }
@@ -228,7 +245,7 @@ EXPORT ssize_t sendmsg(int fd, const struct msghdr *m, int flags)
 
 	if (table_moves(fd) && (odd(flags, &result) || move(fd, WRITES, m->msg_iov, (int)m->msg_iovlen, flags, &result)))
 		return result;
-	if (m->msg_controllen > 0 && passes_connection(m)) {
+	if (passes_connection(m)) {
 		errno = EOPNOTSUPP;
 		return -1;
 	}
@@ -239,8 +256,12 @@ EXPORT int sendmmsg(int fd, struct mmsghdr *m, unsigned int n, int flags)
 {
 	unsigned int sent = 0;
 
-	if (!table_moves(fd))
+	if (!table_moves(fd)) {
+		for (unsigned int i = 0; i < n; i++)
+			if (passes_connection(&m[i].msg_hdr))
+				return (int)io_result(-EOPNOTSUPP);
 		return real()->sendmmsg(fd, m, n, flags);
+	}
 	for (; sent < n; sent++) {
 		ssize_t one = sendmsg(fd, &m[sent].msg_hdr, flags);
 

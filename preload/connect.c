@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "connect.h"
 #include "debug.h"
 #include "device.h"
 #include "epoll.h"
@@ -24,8 +25,7 @@
  */
 static const int64_t settle_ns = INT64_C(20000000);
 
-/* TCP proper: a mark on an MPTCP socket would land on none of its subflows. */
-static bool is_tcp(int fd)
+bool is_tcp(int fd)
 {
 	int value = 0;
 	socklen_t size = sizeof(value);

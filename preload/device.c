@@ -74,7 +74,7 @@ static struct device *device_open(int *err)
 	return d;
 }
 
-static bool is_off(void)
+bool device_off(void)
 {
 	const char *mount = environment_mount();
 
@@ -92,7 +92,7 @@ struct device *device_current(void)
 	d = atomic_load(&current);
 	if (d == NULL || atomic_load(&d->dead)) {
 		d = NULL;
-		if (!is_off() && now_ns() >= not_before) {
+		if (!device_off() && now_ns() >= not_before) {
 			d = device_open(&err);
 			if (d != NULL) {
 				atomic_store_explicit(&current, d, memory_order_release);

@@ -84,6 +84,8 @@ EXPORT int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 			registered[fd].epfd = 0;
 		else
 			registered[fd] = (struct registration){ epfd + 1, *event };
+		if (op == EPOLL_CTL_ADD)
+			epoll_nested(fd);
 	}
 	return result;
 }

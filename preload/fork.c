@@ -6,7 +6,6 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -15,6 +14,8 @@
 #include "debug.h"
 #include "device.h"
 #include "epoll.h"
+#include "handshake.h"
+#include "io.h"
 #include "link.h"
 #include "real.h"
 #include "sock.h"
@@ -99,7 +100,8 @@ static void in_child(void)
 /*
  * ---- exec ----
  *
- * The new program knows nothing of what its descriptors were. One that it would inherit and whose bytes do not go through TCP is made a
+ * The new program knows nothing of what its descriptors were. A connection that it would inherit and that nobody has answered yet becomes
+ * TCP: a server that forks and runs a program for each client works so. One whose bytes do not go through TCP is made a
  * socket that is shut down in both directions: reads give the end, writes EPIPE. And this process has its connections no more.
  */
 
@@ -125,11 +127,18 @@ static int dead_socket(void)
 	return pair[0];
 }
 
+static bool stays(int fd)
+{
+	int flags = real()->fcntl(fd, F_GETFD);
+
+	return flags >= 0 && !(flags & FD_CLOEXEC);
+}
+
 static void replace(struct exec_state *e, int fd)
 {
-	int dead, flags = real()->fcntl(fd, F_GETFD);
+	int dead;
 
-	if (flags < 0 || (flags & FD_CLOEXEC) || e->n == MOST_REPLACED)
+	if (!stays(fd) || e->n == MOST_REPLACED)
 		return;
 	dead = dead_socket();
 	if (dead < 0)
@@ -149,7 +158,7 @@ static void before_exec(struct exec_state *e)
 		struct sock *s = table_has(fd) ? table_get(fd, true) : NULL;
 		int kind = s != NULL ? sock_kind(s) : 0;
 
-		if (kind == SOCK_SMC || kind == SOCK_HANDSHAKE)
+		if (kind == SOCK_SMC || (kind == SOCK_HANDSHAKE && stays(fd) && !handshake_refuse(s, fd)))
 			replace(e, fd);
 		if (s == NULL)
 			continue;
@@ -288,8 +297,10 @@ EXPORT void _Exit(int status)
 	_exit(status);
 }
 
+/* What the C library flushes later would find no connection. */
 __attribute__((destructor)) static void at_exit(void)
 {
+	streams_flush();
 	close_all();
 }
 
@@ -300,5 +311,5 @@ __attribute__((constructor)) static void set_up(void)
 	environment_setup();
 	hidden_setup();
 	spin_prepare();
-	pthread_atfork(before_fork, in_parent, in_child);
+	real_at_fork(before_fork, in_parent, in_child);
 }

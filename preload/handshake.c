@@ -342,6 +342,44 @@ bool handshake_drive(struct sock *s, int fd)
 	return is_settled(s);
 }
 
+static bool is_unanswered(const struct sock *s)
+{
+	return sock_kind(s) == SOCK_HANDSHAKE && !s->shared->client && s->shared->awaits == CLC_PROPOSAL;
+}
+
+static void refuse_locked(struct sock *s, int fd)
+{
+	struct clc_proposal p;
+	struct clc_header h;
+	unsigned char b[CLC_MAX];
+	int n;
+
+	while ((n = next_message(fd, b, &h)) == 0 && now_ns() < s->shared->deadline) {
+		struct pollfd tcp = { .fd = fd, .events = POLLIN };
+		struct timespec left = time_left(s->shared->deadline);
+
+		(void)real()->ppoll(&tcp, 1, &left, NULL);
+	}
+	if (n <= 0)
+		fail(s, fd, n == 0 ? ETIMEDOUT : -n);
+	else if (clc_parse_proposal(b, (size_t)n, &p) != 0)
+		fail(s, fd, EPROTO);
+	else
+		decline(s, fd, SMC_DECL_OPTUNSUPP);
+}
+
+bool handshake_refuse(struct sock *s, int fd)
+{
+	int saved = errno;
+
+	lock_take(&s->shared->handshake);
+	if (is_unanswered(s))
+		refuse_locked(s, fd);
+	lock_release(&s->shared->handshake);
+	errno = saved;
+	return sock_kind(s) == SOCK_PLAIN;
+}
+
 int handshake_wait(struct sock *s, int fd, int64_t deadline)
 {
 	while (!handshake_drive(s, fd)) {

@@ -20,6 +20,9 @@ void io_broken_pipe(int flags);
 /* A write has met a full ring. */
 void io_full(struct sock *s);
 
+/* What the program's streams (stdio.c) have not written yet. */
+void streams_flush(void);
+
 /* A result as the C library gives it. */
 ssize_t io_result(ssize_t n);
 

@@ -8,6 +8,7 @@
 #include <poll.h>
 #include <stdlib.h>
 
+#include "epoll.h"
 #include "handshake.h"
 #include "io.h"
 #include "poll.h"
@@ -248,10 +249,13 @@ static int wait_one(struct request *r)
 
 static bool any_moves(const struct pollfd *fds, nfds_t n)
 {
-	for (nfds_t i = 0; i < n; i++)
-		if (table_moves(fds[i].fd))
-			return true;
-	return false;
+	bool any = false;
+
+	for (nfds_t i = 0; i < n; i++) {
+		epoll_nested(fds[i].fd);
+		any = any || table_moves(fds[i].fd);
+	}
+	return any;
 }
 
 static int wait_request(struct request *r)

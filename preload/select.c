@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "../clients/c/internal.h"
+#include "epoll.h"
 #include "poll.h"
 #include "real.h"
 #include "table.h"
@@ -31,10 +32,15 @@ static void put_in_set(fd_set *set, int fd, bool in)
 
 static bool any_in_table(const struct sets *s)
 {
-	for (int fd = 0; fd < s->n; fd++)
-		if (table_moves(fd) && (in_set(s->in, fd) || in_set(s->out, fd) || in_set(s->odd, fd)))
-			return true;
-	return false;
+	bool any = false;
+
+	for (int fd = 0; fd < s->n; fd++) {
+		if (!in_set(s->in, fd) && !in_set(s->out, fd) && !in_set(s->odd, fd))
+			continue;
+		epoll_nested(fd);
+		any = any || table_moves(fd);
+	}
+	return any;
 }
 
 static short events_of(const struct sets *s, int fd)

@@ -52,6 +52,8 @@ int table_end(void);
 int hidden_take(int fd);
 bool hidden_has(int fd);
 void hidden_close(int fd);
+/* Empties a bell or an eventfd. */
+void hidden_drain(int fd);
 
 /* For close_range: the lowest hidden one from a number on, or -1. */
 int hidden_next(unsigned int from);
