@@ -134,6 +134,13 @@ struct remote *remote_resting(const struct group *g)
 	return r;
 }
 
+bool remote_has_owner(const struct remote *r)
+{
+	struct stat st;
+
+	return fstat(r->dmb.fd, &st) == 0 && st.st_nlink == 2;
+}
+
 void remote_close(struct remote *r)
 {
 	for (struct remote **at = &remotes; *at != NULL; at = &(*at)->next)

@@ -204,7 +204,7 @@ static bool can_pass(int fd)
 		(void)handshake_drive(s, fd);
 	kind = sock_kind(s);
 	sock_put(s);
-	if (kind != SOCK_SMC && kind != SOCK_HANDSHAKE)
+	if (kind != SOCK_SMC && kind != SOCK_HANDSHAKE && kind != SOCK_ELSEWHERE)
 		return true;
 	debug("fd %d is in SMC-D mode and cannot be passed to another process", fd);
 	return false;

@@ -36,5 +36,7 @@ void epoll_nested(int fd);
 bool epoll_knows(int fd);
 
 void epoll_forked(void);
+/* In a child of fork: how many references a socket's registrations have. */
+unsigned int items_forked(struct sock *s);
 
 #endif

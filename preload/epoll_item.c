@@ -187,6 +187,15 @@ struct item *item_find(struct sock *s, const struct set *set, int fd)
 	return it;
 }
 
+unsigned int items_forked(struct sock *s)
+{
+	unsigned int n = 0;
+
+	for (struct item *it = s->items; it != NULL; it = it->next, n++)
+		it->set->lock.word = 0;
+	return n;
+}
+
 /* ---- from outside ---- */
 
 void epoll_news(struct sock *s)

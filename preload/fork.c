@@ -14,6 +14,7 @@
 #include "debug.h"
 #include "device.h"
 #include "epoll.h"
+#include "group.h"
 #include "handshake.h"
 #include "io.h"
 #include "link.h"
@@ -45,25 +46,55 @@ static void each_socket(void (*f)(struct sock *s, int fd))
 
 static void hold(struct sock *s, int fd)
 {
-	(void)fd;
-	if (!s->counted)
-		atomic_fetch_add(&s->shared->holders, 1);
-	s->counted = true;
-}
+	bool joined = s->joined;
 
-/* Another thread of the parent's may have held them. */
-static void reset(struct sock *s, int fd)
-{
 	(void)fd;
-	s->listing.word = s->watching.word = 0;
-	s->waiters[READER] = s->waiters[WRITER] = 0;
-	s->counted = false;
+	if (s->counted)
+		return;
+	atomic_fetch_add(&s->shared->holders, 1);
+	if (joined)
+		atomic_fetch_add(&s->shared->ends, 1);
+	s->counted = joined ? COUNTED_END : COUNTED_HOLDER;
 }
 
 static void uncount(struct sock *s, int fd)
 {
 	(void)fd;
-	s->counted = false;
+	s->counted = 0;
+}
+
+/* Other threads of the parent's may have held locks and references. */
+static void renew(struct sock *s)
+{
+	s->listing.word = s->watching.word = 0;
+	s->waiters[READER] = s->waiters[WRITER] = 0;
+	s->held = s->counted != 0;
+	s->joined = s->counted == COUNTED_END;
+	s->counted = 0;
+	s->fds = s->refs = 0;
+	if (s->link.group != NULL && s->link.group->page != NULL && page_forked(s->link.group->page, s->link.own_bit, s))
+		s->refs++;
+	s->refs += items_forked(s);
+}
+
+/* Makes anew what each has to count of references: one for each descriptor, and what the page and epoll sets have. */
+static void renew_all(void)
+{
+	int end = table_end();
+
+	for (int fd = 0; fd < end; fd++)
+		if (table_has(fd))
+			table_sock(fd)->fds = 0;
+	for (int fd = 0; fd < end; fd++) {
+		struct sock *s = table_has(fd) ? table_sock(fd) : NULL;
+
+		if (s == NULL)
+			continue;
+		if (s->fds == 0)
+			renew(s);
+		s->fds++;
+		s->refs++;
+	}
 }
 
 /* ---- fork ---- */
@@ -94,7 +125,7 @@ static void in_child(void)
 	link_forked();
 	arena_forked();
 	epoll_forked();
-	each_socket(reset);
+	renew_all();
 }
 
 /*
@@ -150,6 +181,19 @@ static void replace(struct exec_state *e, int fd)
 	real()->close(dead);
 }
 
+/* Where others have it, they close. */
+static void give_up(struct sock *s)
+{
+	if (s->counted || !s->held || atomic_load(&s->shared->holders) == 1)
+		return;
+	atomic_fetch_sub(&s->shared->holders, 1);
+	s->counted = COUNTED_HOLDER;
+	if (s->joined && atomic_load(&s->shared->ends) > 1) {
+		atomic_fetch_sub(&s->shared->ends, 1);
+		s->counted = COUNTED_END;
+	}
+}
+
 static void before_exec(struct exec_state *e)
 {
 	e->n = 0;
@@ -158,14 +202,12 @@ static void before_exec(struct exec_state *e)
 		struct sock *s = table_has(fd) ? table_get(fd, true) : NULL;
 		int kind = s != NULL ? sock_kind(s) : 0;
 
-		if (kind == SOCK_SMC || (kind == SOCK_HANDSHAKE && stays(fd) && !handshake_refuse(s, fd)))
+		if (kind == SOCK_SMC || kind == SOCK_ELSEWHERE || (kind == SOCK_HANDSHAKE && stays(fd) && !handshake_refuse(s, fd)))
 			replace(e, fd);
 		if (s == NULL)
 			continue;
-		if (e->given_up && !s->counted && atomic_load(&s->shared->holders) > 1) {
-			atomic_fetch_sub(&s->shared->holders, 1);
-			s->counted = true;
-		}
+		if (e->given_up)
+			give_up(s);
 		sock_put(s);
 	}
 }
@@ -175,7 +217,9 @@ static void take_back(struct sock *s, int fd)
 	(void)fd;
 	if (s->counted)
 		atomic_fetch_add(&s->shared->holders, 1);
-	s->counted = false;
+	if (s->counted == COUNTED_END)
+		atomic_fetch_add(&s->shared->ends, 1);
+	s->counted = 0;
 }
 
 static void after_failed_exec(struct exec_state *e)

@@ -243,7 +243,8 @@ int group_take_buffer(struct group *g, uint8_t n, struct buffer **b)
 
 void group_give_buffer(struct group *g, struct buffer *b, bool reusable)
 {
-	count_add(g->device->procs, COUNT_RX_USAGE, -(int64_t)b->dmb.size);
+	if (!g->inherited)
+		count_add(g->device->procs, COUNT_RX_USAGE, -(int64_t)b->dmb.size);
 	if (reusable && g->peer != 0 && group_usable(g) && b->epoch == g->epoch && g->pooled < MOST_POOLED) {
 		b->next = g->pool;
 		g->pool = b;

@@ -85,6 +85,8 @@ static void begin_stream(struct sock *s, int fd)
 		fail(s, fd, ECONNABORTED);
 		return;
 	}
+	atomic_store(&s->shared->ends, 1);
+	s->joined = true;
 	atomic_store_explicit(&s->shared->kind, SOCK_SMC, memory_order_release);
 	debug("%s fd %d: SMC-D, token %016llx, peer token %016llx", s->shared->client ? "client" : "server", fd,
 	      (unsigned long long)link_token(&s->link), (unsigned long long)link_peer_token(&s->link));

@@ -65,6 +65,8 @@ int io_ready(struct sock *s, int fd, enum side side, int flags)
 	switch (sock_kind(s)) {
 	case SOCK_SMC:
 		return 0;
+	case SOCK_ELSEWHERE:
+		return -ECONNRESET;
 	case SOCK_FAILED:
 		if (atomic_exchange(&s->shared->error_told, true))
 			return side == READER ? IO_END : -EPIPE;

@@ -80,6 +80,12 @@ void page_leave(struct own_page *p, uint16_t bit)
 		sock_put(s);
 }
 
+bool page_forked(struct own_page *p, uint16_t bit, const struct sock *s)
+{
+	p->lock.word = 0;
+	return bit < p->room && p->socks[bit] == s;
+}
+
 /* Bits that are nobody's are ignored. Whom they concern hears of it without the page's lock. */
 static void hand_on(struct own_page *p, unsigned int word, uint64_t bits)
 {

@@ -34,6 +34,8 @@ void page_put_locked(struct own_page *p); /* under link_lock */
 /* false: no memory. */
 bool page_join(struct own_page *p, uint16_t bit, struct sock *s);
 void page_leave(struct own_page *p, uint16_t bit);
+/* In a child of fork. Returns whether the page holds the socket. */
+bool page_forked(struct own_page *p, uint16_t bit, const struct sock *s);
 
 /* Take the bits and hand them to whom they concern. */
 void page_look(struct own_page *p);

@@ -64,6 +64,9 @@ struct sock *sock_new(enum kind kind, bool client, int fd)
 	memset(&s->stream, 0, sizeof(s->stream));
 	s->items = NULL;
 	s->ended = s->last = false;
+	s->held = true;
+	s->joined = false;
+	s->counted = 0;
 	s->waiters[READER] = s->waiters[WRITER] = 0;
 	s->spinning = (struct spinning){ 0 };
 	atomic_store(&sh->holders, 1);
@@ -77,18 +80,25 @@ struct sock *sock_new(enum kind kind, bool client, int fd)
 	return s;
 }
 
+static void forget_slot(struct sock *s)
+{
+	if (s->device != NULL && s->shared->slot != 0 && s->shared->described == s->device->process)
+		slot_free(s->device->procs, s->shared->slot);
+	s->shared->slot = 0;
+}
+
 static void give_back(struct sock *s)
 {
-	int kind = sock_kind(s);
-
-	if (kind == SOCK_SMC) {
-		link_end(s, s->last);
+	if (sock_kind(s) == SOCK_SMC) {
+		link_end(s);
 		return;
 	}
-	if (kind == SOCK_HANDSHAKE && s->link.group != NULL)
+	if (s->link.group != NULL) /* a handshake, perhaps one that only the parent has gone on with */
 		link_abandon(&s->link, s->device, false);
-	if (s->last)
+	if (s->held && atomic_fetch_sub(&s->shared->holders, 1) == 1) {
+		forget_slot(s);
 		arena_free(s->shared);
+	}
 }
 
 void sock_put(struct sock *s)
@@ -146,8 +156,10 @@ void sock_describe(struct sock *s, int fd)
 
 	if (s->device == NULL)
 		return;
-	if (s->shared->slot == 0)
+	if (s->shared->slot == 0) {
 		s->shared->slot = slot_take(s->device->procs);
+		s->shared->described = s->device->process;
+	}
 	if (s->shared->slot == 0)
 		return;
 	if (s->shared->inode == 0) {
@@ -196,13 +208,6 @@ void sock_settled(struct sock *s, int fd)
 
 /* ---- the end ---- */
 
-static void forget_slot(struct sock *s)
-{
-	if (s->device != NULL && s->shared->slot != 0)
-		slot_free(s->device->procs, s->shared->slot);
-	s->shared->slot = 0;
-}
-
 static void linger_zero(int fd)
 {
 	struct linger zero = { 1, 0 };
@@ -216,16 +221,17 @@ static void release(struct sock *s, int fd)
 	struct shared *sh = s->shared;
 	int kind = sock_kind(s);
 
-	s->last = atomic_fetch_sub(&sh->holders, 1) == 1;
+	s->last = kind == SOCK_SMC && s->joined && atomic_fetch_sub(&sh->ends, 1) == 1;
 	s->ended = true;
-	if (s->last)
-		forget_slot(s);
-	if (kind == SOCK_HANDSHAKE && s->last)
+	if (kind == SOCK_HANDSHAKE && atomic_load(&sh->holders) == 1)
 		linger_zero(fd); /* the peer must not take what it has of the handshake for a connection */
 	if (kind != SOCK_SMC)
 		return;
-	if (s->last && stream_close(&s->stream, atomic_load(&sh->linger_zero)))
-		linger_zero(fd);
+	if (s->last) {
+		forget_slot(s);
+		if (stream_close(&s->stream, atomic_load(&sh->linger_zero)))
+			linger_zero(fd);
+	}
 	if (s->waiters[READER] + s->waiters[WRITER] > 0)
 		stream_rouse(&s->stream);
 	link_leave_page(&s->link);

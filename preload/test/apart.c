@@ -125,6 +125,29 @@ static void agreed_to_pass(void)
 	pair_close(p);
 }
 
+/* What a child has answered is the child's alone, and the parent may close its descriptor late. */
+static void answered_by_child(void)
+{
+	int listener = listen_any(), fd;
+	pid_t client = start_client(listener), server;
+	char b[5];
+
+	fd = accept(listener, NULL, NULL);
+	check(fd >= 0);
+	server = fork();
+	check(server >= 0);
+	if (server == 0) {
+		read_all(fd, b, 5);
+		check(write(fd, b, 5) == 5 && read(fd, b, 1) == 0 && close(fd) == 0);
+		_exit(0);
+	}
+	ended_well(server);
+	ended_well(client);
+	check(read(fd, b, 1) == -1 && errno == ECONNRESET);
+	check(shutdown(fd, SHUT_RDWR) == -1 && errno == ENOTCONN);
+	check(close(fd) == 0 && close(listener) == 0);
+}
+
 static void rings(void)
 {
 	char parameters[512] = { 0 };
@@ -137,6 +160,7 @@ void test_apart(void)
 {
 	RUN(accepted_for_exec);
 	RUN(accepted_to_pass);
+	RUN(answered_by_child);
 	RUN(agreed_to_pass);
 	RUN(rings);
 }
