@@ -26,8 +26,11 @@ static bool refuse(void)
 
 #if defined(__x86_64__) || defined(__aarch64__)
 
-/* The kernel itself: allocators use syscall before anything can be looked up. */
-static long call_kernel(long number, const long a[6])
+/*
+ * The kernel itself: allocators use syscall before anything can be looked up. A sanitizer's check between two of the registers would change
+ * those that are filled.
+ */
+__attribute__((no_sanitize("address", "thread"))) static long call_kernel(long number, const long a[6])
 {
 #ifdef __x86_64__
 	register long r10 __asm__("r10") = a[3], r8 __asm__("r8") = a[4], r9 __asm__("r9") = a[5];
