@@ -214,11 +214,12 @@ static int wait_awhile(struct set *set, const struct request *r)
 		k = sleep_in(set, r, until);
 		if (k < 0)
 			return k;
-		set->asked = now_ns();
+		now = now_ns();
+		set->asked = now;
 		n = sort_out(set, r->events, k);
 		if (n < r->most)
 			n += set_harvest(set, r->events + n, r->most - n);
-		if (n > 0 || set->asked >= r->deadline)
+		if (n > 0 || now >= r->deadline)
 			return n;
 	}
 }

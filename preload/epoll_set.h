@@ -35,8 +35,8 @@ struct set {
 	_Atomic unsigned int sleeping; /* threads in the kernel's epoll_wait, or about to be */
 	int kick;                      /* an eventfd in the kernel's set, edge-triggered: nobody has to read it */
 	atomic_bool kicked;            /* and a thread is on its way that will look */
-	int64_t asked;                 /* when the kernel was asked last */
-	int64_t ticked;
+	_Atomic int64_t asked;         /* when the kernel was asked last */
+	_Atomic int64_t ticked;
 	uint32_t visits; /* to each of its pages, since a thread slept last */
 	_Atomic bool settling; /* handshakes go on */
 	atomic_bool nested;    /* it is in another set, or polled: epoll_nest.c */
