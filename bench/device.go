@@ -138,19 +138,30 @@ func (d *device) set(want tree.DMBCopy) error {
 	return nil
 }
 
-// room returns how many connections with DMBs of some size there is room for, between two processes that have one already.
-func (d *device) room(dmbSize int) (int, error) {
+// room returns how many connections with DMBs of some size there is room for, between processes that have one already, and what
+// limits them. files is how many files a process may open: an own device's daemon has one for each DMB.
+func (d *device) room(dmbSize, files int) (n int, limit string, err error) {
 	stats, err := d.tree.Stats()
 	if err != nil {
-		return 0, err
+		return 0, "", err
 	}
 	const spare = 64 // link groups, and what others register meanwhile
 	s := stats.Device
-	dmbs := min(s.MaxDMBs, s.MaxDMBsPerUID) - min(s.DMBs+spare, s.MaxDMBs, s.MaxDMBsPerUID)
-	limit := min(s.MaxBytes, s.MaxBytesPerUID)
-	bytes := limit - min(s.Bytes, limit)
-	return int(min(dmbs, bytes/uint64(dmbSize)) / 2), nil
+	most := min(s.MaxDMBs, s.MaxDMBsPerUID)
+	limit = fmt.Sprintf("--max-dmbs is %d", most)
+	if own := uint64(max(files-ownFiles, 0)); d.Own && own < most {
+		most, limit = own, fmt.Sprintf("the daemon has a file for each DMB, and may open %d (ulimit -Hn)", files)
+	}
+	dmbs := most - min(s.DMBs+spare, most)
+	bytes := min(s.MaxBytes, s.MaxBytesPerUID)
+	if n := (bytes - min(s.Bytes, bytes)) / uint64(dmbSize); n < dmbs {
+		dmbs, limit = n, fmt.Sprintf("--max-bytes is %d", bytes)
+	}
+	return int(dmbs / 2), limit, nil
 }
+
+// ownFiles is what the daemon opens beside DMBs for a run.
+const ownFiles = 128
 
 // close leaves the machine as it was found.
 func (d *device) close() error {

@@ -6,8 +6,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-
-	"github.com/ismfs/ismfs/smc"
 )
 
 // An idle connection has a goroutine at each end that waits for bytes, as servers and pools of connections do.
@@ -29,7 +27,31 @@ func waitForBytes(c net.Conn) {
 	c.Read(b[:])
 }
 
-// idleRow measures each transport's active connection beside idle ones and, in turns, that of another pair of processes without. Here the transports do not take turns: idle connections of one must not disturb another.
+// The idlers are the pairs of processes that have a transport's idle connections: as many as the limit of open files wants. The
+// first has the active connection, too.
+type idlers []*pair
+
+func (c idlers) stop() {
+	for _, p := range c {
+		p.stop()
+	}
+}
+
+// startIdlers makes idle connections, so many in each pair.
+func startIdlers(ctx context.Context, config pairConfig, t task, where placement, shares []int) (c idlers, err error) {
+	for _, t.Conns = range shares {
+		p, err := startPair(ctx, config, t, where)
+		if err != nil {
+			c.stop()
+			return nil, err
+		}
+		c = append(c, p)
+	}
+	return c, nil
+}
+
+// idleRow measures each transport's active connection beside idle ones and, in turns, that of another pair of processes without.
+// Here the transports do not take turns: idle connections of one must not disturb another.
 func (r *run) idleRow(ctx context.Context, row row, where placement, config pairConfig) (RowResult, error) {
 	result := row.result(where)
 	for i := range result.Transports {
@@ -60,11 +82,12 @@ func (r *run) idleCells(ctx context.Context, row row, where placement, config pa
 	if err != nil {
 		return err
 	}
-	if task.Conns, err = r.idleConns(row.task.Conns, t.transport, alone.buffer+smc.CDCLen); err != nil {
+	shares, err := r.idleShares(row.task.Conns, t.transport)
+	if err != nil {
 		return err
 	}
-	r.say(row, where, fmt.Sprintf("%s, making %d connections", t.Name, task.Conns))
-	crowded, err := startPair(ctx, config, task, where)
+	r.say(row, where, fmt.Sprintf("%s, making idle connections in %d pairs of processes", t.Name, len(shares)))
+	crowded, err := startIdlers(ctx, config, task, where, shares)
 	if err != nil {
 		return err
 	}
@@ -85,77 +108,121 @@ func (r *run) idleCells(ctx context.Context, row row, where placement, config pa
 			return err
 		}
 		r.note(t.otherWait())
-		f["conns"] = float64(task.Conns)
 		if t.transport.SMC {
-			f["dmb_bytes_per_conn"] = (after - before) / float64(task.Conns)
+			f["dmb_bytes_per_conn"] = (after - before) / f["conns"]
 		}
 		t.Rounds = append(t.Rounds, f)
 	}
 	return nil
 }
 
-// idleRound measures the two pairs in turns, and then the crowded one at rest. empty is what the two processes of the other take.
-func idleRound(ctx context.Context, alone, crowded *pair, t *TransportResult, empty map[string]figures) (figures, error) {
+// idleRound measures the active connections alone and beside the crowd in turns, and then the crowd at rest. empty is what the
+// processes of a pair take without idle connections.
+func idleRound(ctx context.Context, alone *pair, crowded idlers, t *TransportResult, empty map[string]figures) (figures, error) {
 	without, _, err := alone.measure(ctx, wordStart)
 	if err != nil {
 		return nil, err
 	}
-	with, atServer, err := crowded.measure(ctx, wordStart)
+	with, atServer, err := crowded[0].measure(ctx, wordStart)
 	if err != nil {
 		return nil, err
 	}
 	t.add(with)
-	if t.transport.SMC && (with.TCP > 0 || atServer.TCP > 0) {
-		return nil, errNotSMC
-	}
 	f := figures{
 		"alone_p50_us": without.Figures["p50_us"], "beside_p50_us": with.Figures["p50_us"],
 		"beside_to_alone": with.Figures["p50_us"] / without.Figures["p50_us"],
 	}
 	addWakeUps(with, atServer, f)
-	restedClient, restedServer, err := crowded.measure(ctx, wordRest)
-	if err != nil {
-		return nil, err
+	rested := figures{}
+	for _, p := range crowded {
+		if err := p.rest(ctx, t.transport, empty, rested); err != nil {
+			return nil, err
+		}
 	}
-	idle := float64(with.SMC + with.TCP - 1)
-	for side, r := range map[string]report{"client": restedClient, "server": restedServer} {
-		r.Usage.per(side, 0, 0, f)
+	f["conns"] = rested["conns"] - 1 // the active one
+	f["pairs"] = float64(len(crowded))
+	for _, side := range []string{"client", "server"} {
+		f[side+"_cpu_percent"] = rested[side+"_cpu_percent"]
 		for _, kind := range []string{memoryAnon, memoryShared} {
-			f[side+"_"+kind+"_per_conn"] = (r.Figures[kind] - empty[side][kind]) / idle
+			f[side+"_"+kind+"_per_conn"] = rested[side+"_"+kind] / f["conns"]
 		}
 	}
 	return f, nil
 }
 
-// idleConns returns how many connections there can be of those asked for.
-func (r *run) idleConns(want int, t transport, dmbSize int) (int, error) {
-	perConn := 1
-	if t.SMC {
-		perConn = 5 // a socket, two DMBs, two bells
+// rest lets a pair rest, and adds to sum what it took, its connections, and its memory beyond that of one without them.
+func (p *pair) rest(ctx context.Context, t transport, empty map[string]figures, sum figures) error {
+	client, server, err := p.measure(ctx, wordRest)
+	if err != nil {
+		return err
 	}
-	const others = 200
+	if t.SMC && (client.TCP > 0 || server.TCP > 0) {
+		return errNotSMC
+	}
+	sum["conns"] += float64(client.SMC + client.TCP)
+	for side, r := range map[string]report{"client": client, "server": server} {
+		used := figures{}
+		r.Usage.per(side, 0, 0, used)
+		sum[side+"_cpu_percent"] += used[side+"_cpu_percent"]
+		for _, kind := range []string{memoryAnon, memoryShared} {
+			sum[side+"_"+kind] += r.Figures[kind] - empty[side][kind]
+		}
+	}
+	return nil
+}
+
+// What an idle connection takes.
+const (
+	filesPlain = 1        // in each process: a socket
+	filesSMC   = 3        // and two DMBs
+	sizeInMany = 32 << 10 // of most DMBs where a process has thousands, at most: libsmc makes them smaller then
+)
+
+// idleShares shares the idle connections that are asked for, as many as there can be, among pairs of processes.
+func (r *run) idleShares(want int, t transport) ([]int, error) {
+	const others = 200 // files of a process
+	perConn := filesPlain
+	if t.SMC {
+		perConn = filesSMC
+	}
 	files, err := allowDescriptors(uint64(perConn*want + others))
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	can, why := (int(files)-others)/perConn, fmt.Sprintf("the limit of %d open files leaves room for (ulimit -Hn)", files)
+	can, why := want, ""
 	if t.SMC {
-		room, err := r.device.room(dmbSize)
+		size := t.Buffer
+		if size == 0 {
+			size = sizeInMany
+		}
+		room, limit, err := r.device.room(size, int(files))
 		if err != nil {
-			return 0, err
+			return nil, err
 		}
 		if room < can {
-			can, why = room, fmt.Sprintf("--max-dmbs %d and --max-bytes of the device leave room for", r.device.MaxDMBs)
+			can, why = room, limit
 		}
 	}
-	switch {
-	case can >= want:
-		return want, nil
-	case can < 1:
-		return 0, fmt.Errorf("no connections are what %s", why)
+	if can < 1 {
+		return nil, fmt.Errorf("no idle connections: %s", why)
 	}
-	r.note(fmt.Sprintf("%s: %d idle connections are what %s", t.Name, can, why))
-	return can, nil
+	if can < want {
+		r.note(fmt.Sprintf("%s: only %d idle connections: %s", t.Name, can, why))
+	}
+	return shared(can, (int(files)-others)/perConn-1), nil
+}
+
+// shared shares n connections evenly among as few as can be, with most for each.
+func shared(n, most int) []int {
+	pairs := (n + most - 1) / most
+	shares := make([]int, pairs)
+	for i := range shares {
+		shares[i] = (n - i + pairs - 1) / pairs
+		if i > 0 {
+			shares[i]-- // the pair's ping-pong is one of them
+		}
+	}
+	return shares
 }
 
 // dmbBytes returns the memory of the device's DMBs.

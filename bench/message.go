@@ -32,7 +32,6 @@ const (
 type event struct {
 	Event   string  `json:"event"`
 	Address string  `json:"address,omitempty"` // listening
-	Buffer  int     `json:"buffer,omitempty"`  // ready: as the report's
 	Report  *report `json:"report,omitempty"`
 	Error   string  `json:"error,omitempty"` // failed
 }

@@ -11,7 +11,6 @@ import (
 type pair struct {
 	server, client *process
 	patience       time.Duration
-	buffer         int // ring of the client's SMC connections
 }
 
 // pairConfig is what all pairs of a run have in common.
@@ -68,8 +67,7 @@ func (p *pair) start(ctx context.Context, c pairConfig, t task, where placement)
 	if err := p.client.do(t); err != nil {
 		return err
 	}
-	ready, err := p.client.want(ctx, eventReady, p.patience, p.server)
-	p.buffer = ready.Buffer
+	_, err = p.client.want(ctx, eventReady, p.patience, p.server)
 	return err
 }
 

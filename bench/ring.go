@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// The bare ring in C is what this machine can do at best: two cursors and memcpy, no protocol, no sleep. It is a program of its
+// The bare ring in C is what this machine can do at best: two cursors and memcpy, or pwrite, no protocol, no sleep. It is a program of its
 // own beside this one, with a fixed size of its messages, and needs a CPU for each side.
 const (
 	ringProgram = "ismfs-cbench"
@@ -34,12 +34,16 @@ func findRing() string {
 }
 
 // ringCell measures the ring once: about as long as the others, by a guess of what a machine moves in a second.
-func ringCell(ctx context.Context, path string, where placement, d time.Duration) (figures, error) {
+func ringCell(ctx context.Context, path string, t transport, where placement, d time.Duration) (figures, error) {
 	const guess = 10e9
 	mib := max(int(guess*d.Seconds())>>20, 16)
 	ctx, cancel := context.WithTimeout(ctx, 60*time.Second+10*d)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, path, "--rounds", "1", "--mib", fmt.Sprint(mib), "ring")
+	ring := "ring"
+	if t.Copy {
+		ring = "ring-copy"
+	}
+	cmd := exec.CommandContext(ctx, path, "--rounds", "1", "--mib", fmt.Sprint(mib), ring)
 	var out, complaint strings.Builder
 	cmd.Stdout, cmd.Stderr = &out, &complaint
 	if err := startOn(cmd, append(where.Server, where.Client...)); err != nil {

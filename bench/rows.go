@@ -99,7 +99,7 @@ func (s *settings) bandwidthRows() []row {
 		rows = append(rows, row{
 			command: "bandwidth", name: fmt.Sprintf("bandwidth-%d", size), title: sizeText(size) + " messages one way",
 			task:       task{Activity: "flow", Size: size, Duration: s.Duration},
-			transports: s.choose("smc", "smc-copy", "smc-zerocopy", "tcp", "unix", "c-ring"),
+			transports: s.choose("smc", "smc-copy", "smc-zerocopy", "tcp", "unix", "c-ring", "c-ring-copy"),
 			columns:    columns,
 		}, row{
 			command: "bandwidth", name: fmt.Sprintf("bandwidth-touched-%d", size),
@@ -170,7 +170,7 @@ func (s *settings) connectRows() []row {
 	rows := []row{{
 		command: "connect", name: "connect", title: "connect, 100 B request and reply, close; in an existing link group",
 		task:       task{Activity: "connect", Size: 100, Duration: s.Duration},
-		transports: s.choose("smc", "smc-copy", "tcp", "unix"),
+		transports: s.choose("smc", "smc-copy", "tcp", "tcp-clc", "unix"),
 		columns:    append(columns, column{head: "CPU µs", figure: "client_cpu_us_per_op", second: "server_cpu_us_per_op", digits: 1}),
 	}}
 	for _, n := range s.connsOr(1000) {
@@ -214,6 +214,7 @@ func (s *settings) idleRows() []row {
 				{head: "p50 µs", figure: "beside_p50_us", digits: 2, spread: true},
 				{head: "to alone", figure: "beside_to_alone", digits: 2, spread: true},
 				{head: "conns", figure: "conns"},
+				{head: "pairs", figure: "pairs"},
 				{head: "idle CPU %", figure: "client_cpu_percent", second: "server_cpu_percent", digits: 2},
 				{head: "own B", figure: "client_anon_bytes_per_conn", second: "server_anon_bytes_per_conn"},
 				{head: "mapped B", figure: "client_shared_bytes_per_conn", second: "server_shared_bytes_per_conn"},

@@ -112,7 +112,10 @@ func (r *run) possible(rows []row) ([]row, error) {
 			continue
 		}
 		row.transports = slices.DeleteFunc(slices.Clone(row.transports), func(t transport) bool {
-			return t.Ring && !r.canRing(row) || t.Copy && !r.canCopy()
+			if t.Ring {
+				return !r.canRing(row)
+			}
+			return t.Copy && !r.canCopy()
 		})
 		if len(row.transports) > 0 {
 			possible = append(possible, row)
@@ -154,12 +157,12 @@ func (r *run) canCopy() bool {
 func (r *run) canRing(row row) bool {
 	if row.name != fmt.Sprintf("bandwidth-%d", ringMessage) {
 		if len(r.transports) > 0 {
-			r.note(fmt.Sprintf("c-ring is in the row bandwidth-%d only", ringMessage))
+			r.note(fmt.Sprintf("the bare ring is in the row bandwidth-%d only", ringMessage))
 		}
 		return false
 	}
 	if r.ring == "" {
-		r.note("c-ring is left out: there is no " + ringProgram + " beside ismfs (make build makes it)")
+		r.note("the bare ring is left out: there is no " + ringProgram + " beside ismfs (make build makes it)")
 	}
 	return r.ring != ""
 }
@@ -260,7 +263,7 @@ func (r *run) rounds(ctx context.Context, row row, where placement, config pairC
 // cell measures one transport once.
 func (r *run) cell(ctx context.Context, row row, where placement, config pairConfig, t *TransportResult) error {
 	if t.transport.Ring {
-		f, err := ringCell(ctx, r.ring, where, row.task.Duration)
+		f, err := ringCell(ctx, r.ring, t.transport, where, row.task.Duration)
 		if err == nil {
 			t.Rounds = append(t.Rounds, f)
 		}

@@ -167,7 +167,7 @@ func TestWorkerWithoutTask(t *testing.T) {
 func TestNothingLeftToMeasure(t *testing.T) {
 	o := withoutDevice(t, "latency")
 	o.Transports = []string{"c-ring"}
-	if _, err := Run(t.Context(), o); !errors.Is(err, ErrOptions) || !strings.Contains(err.Error(), "c-ring is in the row") {
+	if _, err := Run(t.Context(), o); !errors.Is(err, ErrOptions) || !strings.Contains(err.Error(), "the bare ring is in the row") {
 		t.Error(err)
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/ismfs/ismfs/libsmc"
 )
 
-// A transport is what carries the bytes, as --transports names it: smc, smc-copy, smc-zerocopy, tcp, unix or c-ring, and for SMC
+// A transport is what carries the bytes, as --transports names it: smc, smc-copy, smc-zerocopy, tcp, tcp-clc, unix, c-ring or c-ring-copy, and for SMC
 // after an @ what differs from the default, joined by +: a size of the buffers and a way of waiting, as smc@1m+busy.
 type transport struct {
 	Name     string `json:"name"`
@@ -20,6 +20,7 @@ type transport struct {
 	Copy     bool   `json:"copy"`      // dmb_copy 1
 	ZeroCopy bool   `json:"zero_copy"` // Borrow and Reserve in place of Read and Write
 	Ring     bool   `json:"ring"`      // the bare ring in C, which is no socket
+	CLC      bool   `json:"clc"`       // a handshake's messages first, for nothing: see clcConn
 	Network  string `json:"network"`   // of package net
 	Buffer   int    `json:"buffer"`    // of a connection, 0: libsmc's default
 
@@ -31,15 +32,17 @@ var plainTransports = map[string]transport{
 	"smc-copy":     {SMC: true, Copy: true, Network: "tcp"},
 	"smc-zerocopy": {SMC: true, ZeroCopy: true, Network: "tcp"},
 	"tcp":          {Network: "tcp"},
+	"tcp-clc":      {CLC: true, Network: "tcp"},
 	"unix":         {Network: "unix"},
 	"c-ring":       {Ring: true},
+	"c-ring-copy":  {Ring: true, Copy: true},
 }
 
 // waits are the words for ways of waiting.
 var waits = map[string]libsmc.Wait{
-	"adaptive": libsmc.WaitAdaptive,
-	"busy":     libsmc.WaitBusy,
-	"blocking": libsmc.WaitBlocking,
+	libsmc.WaitAdaptive.String(): libsmc.WaitAdaptive,
+	libsmc.WaitBusy.String():     libsmc.WaitBusy,
+	libsmc.WaitBlocking.String(): libsmc.WaitBlocking,
 }
 
 // baseline is the transport to which ratios are taken.
@@ -50,7 +53,7 @@ func parseTransport(name string) (transport, error) {
 	base, variant, varied := strings.Cut(name, "@")
 	t, ok := plainTransports[base]
 	if !ok {
-		return t, fmt.Errorf("no transport %q: there are smc, smc-copy, smc-zerocopy, tcp, unix and c-ring", base)
+		return t, fmt.Errorf("no transport %q: there are smc, smc-copy, smc-zerocopy, tcp, tcp-clc, unix, c-ring and c-ring-copy", base)
 	}
 	t.Name = name
 	if !varied {
@@ -111,13 +114,21 @@ func (t transport) listen() (net.Listener, error) {
 		lc := libsmc.ListenConfig{ReadBuffer: t.Buffer, Wait: t.Wait}
 		return lc.Listen(context.Background(), "tcp", "127.0.0.1:0")
 	}
-	return net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err == nil && t.CLC {
+		l = clcListener{l}
+	}
+	return l, err
 }
 
 // dial connects; check waits for the handshake.
 func (t transport) dial(address string) (net.Conn, error) {
 	if !t.SMC {
-		return net.Dial(t.Network, address)
+		c, err := net.Dial(t.Network, address)
+		if err == nil && t.CLC {
+			c = clcConn{c, true}
+		}
+		return c, err
 	}
 	d := libsmc.Dialer{ReadBuffer: t.Buffer, Wait: t.Wait}
 	return d.Dial("tcp", address)
@@ -128,6 +139,9 @@ var errNotSMC = errors.New("the connection is not SMC-D")
 
 // check waits for the handshake and refuses a connection that is not what the transport says.
 func (t transport) check(c net.Conn) error {
+	if p, ok := c.(clcConn); ok {
+		return p.handshake()
+	}
 	if !t.SMC {
 		return nil
 	}

@@ -99,7 +99,7 @@ func (w *worker) client(a activity) error {
 	if err != nil {
 		return err
 	}
-	if err := w.out.Encode(event{Event: eventReady, Buffer: int(w.buffer.Load())}); err != nil {
+	if err := w.out.Encode(event{Event: eventReady}); err != nil {
 		return err
 	}
 	for word := range w.words {

@@ -111,18 +111,17 @@ func (h host) waitForLock(mayMake bool) (unlock func(), err error) {
 				return nil, typed(err)
 			}
 		}
-		dir, err := flock(h.base())
+		dir, err := waitForFlock(h.base(), deadline)
 		switch {
 		case err == nil:
 			return func() { os.Remove(h.base()); dir.Close() }, nil
 		case errors.Is(err, os.ErrNotExist) && !mayMake:
 			return func() {}, nil
-		case errors.Is(err, unix.EWOULDBLOCK) && time.Now().After(deadline):
+		case errors.Is(err, os.ErrDeadlineExceeded):
 			return nil, fmt.Errorf("another process has kept %s locked for %v: %w", h.base(), lockWait, err)
-		case !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, os.ErrNotExist):
+		case !errors.Is(err, os.ErrNotExist):
 			return nil, typed(err)
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
 }
 
@@ -132,18 +131,58 @@ func flock(path string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		dir.Close()
-		return nil, &os.PathError{Op: "flock", Path: path, Err: err}
-	}
-	opened, err := dir.Stat()
+	return locked(dir, unix.Flock(int(dir.Fd()), unix.LOCK_EX|unix.LOCK_NB))
+}
+
+// waitForFlock is flock that waits in the kernel, where all who wait have their turns. os.ErrDeadlineExceeded: somebody else
+// holds it for so long.
+func waitForFlock(path string, deadline time.Time) (*os.File, error) {
+	dir, err := os.Open(path)
 	if err != nil {
-		dir.Close()
 		return nil, err
 	}
-	if now, err := os.Stat(path); err != nil || !os.SameFile(opened, now) {
+	done := make(chan error, 1)
+	go func() { done <- lockDescriptor(int(dir.Fd())) }()
+	select {
+	case err := <-done:
+		return locked(dir, err)
+	case <-time.After(time.Until(deadline)):
+		go func() { // a lock that comes too late
+			<-done
+			dir.Close()
+		}()
+		return nil, &os.PathError{Op: "flock", Path: dir.Name(), Err: os.ErrDeadlineExceeded}
+	}
+}
+
+// locked returns a directory that was locked, if err says so and it is still there.
+func locked(dir *os.File, err error) (*os.File, error) {
+	if err == nil {
+		err = isStill(dir)
+	}
+	if err != nil {
 		dir.Close()
-		return nil, &os.PathError{Op: "flock", Path: path, Err: unix.ENOENT}
+		return nil, &os.PathError{Op: "flock", Path: dir.Name(), Err: err}
 	}
 	return dir, nil
+}
+
+func lockDescriptor(fd int) error {
+	for {
+		if err := unix.Flock(fd, unix.LOCK_EX); err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+// isStill returns ENOENT if an open directory is not in its place any more.
+func isStill(dir *os.File) error {
+	opened, err := dir.Stat()
+	if err != nil {
+		return err
+	}
+	if now, err := os.Stat(dir.Name()); err != nil || !os.SameFile(opened, now) {
+		return unix.ENOENT
+	}
+	return nil
 }

@@ -8,7 +8,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -113,6 +115,9 @@ func TestLock(t *testing.T) {
 	if _, err := flock(h.base()); !errors.Is(err, unix.EWOULDBLOCK) {
 		t.Error("a lock held twice:", err)
 	}
+	if _, err := waitForFlock(h.base(), time.Now().Add(20*time.Millisecond)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("a lock held twice, in time:", err)
+	}
 	got := make(chan error)
 	go func() {
 		unlock, err := h.lock() // of a directory that has been removed by then
@@ -128,6 +133,13 @@ func TestLock(t *testing.T) {
 	if _, err := os.Stat(h.base()); !errors.Is(err, os.ErrNotExist) {
 		t.Error("the empty directory stays:", err)
 	}
+	eventually(t, "a lock that came too late is kept", func() bool {
+		fds, err := filepath.Glob("/proc/self/fd/*")
+		return err == nil && !slices.ContainsFunc(fds, func(fd string) bool {
+			to, _ := os.Readlink(fd)
+			return strings.HasPrefix(to, h.base())
+		})
+	})
 }
 
 // The committed objects tell nothing of where they were compiled.

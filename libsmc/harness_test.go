@@ -224,3 +224,22 @@ func holds(t *testing.T) held {
 	}
 	return held{len(fds), strings.Count(string(maps), "loopback-ism"), int(n)}
 }
+
+// acceptAll accepts and closes until the listener ends, which closes done. look, unless nil, sees each connection first.
+func acceptAll(l net.Listener, look func(net.Conn)) (done chan struct{}) {
+	done = make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			if look != nil {
+				look(c)
+			}
+			c.Close()
+		}
+	}()
+	return done
+}

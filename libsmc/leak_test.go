@@ -258,20 +258,11 @@ func badClient(t *testing.T, message []byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	accepted := make(chan struct{})
-	go func() {
-		defer close(accepted)
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			if c.(*libsmc.Conn).Info().Mode == libsmc.SMCD {
-				t.Error("it is an SMC-D connection")
-			}
-			c.Close()
+	accepted := acceptAll(l, func(c net.Conn) {
+		if c.(*libsmc.Conn).Info().Mode == libsmc.SMCD {
+			t.Error("it is an SMC-D connection")
 		}
-	}()
+	})
 	c, err := (&net.Dialer{Control: mark(t)}).Dial("tcp", l.Addr().String())
 	if err != nil {
 		t.Fatal(err)

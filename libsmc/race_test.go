@@ -44,11 +44,7 @@ func TestListenerCloseEndsHandshakes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		accepted := make(chan struct{})
-		go func() {
-			defer close(accepted)
-			l.Accept()
-		}()
+		accepted := acceptAll(l, nil)
 		c, err := (&net.Dialer{Control: mark(t)}).Dial("tcp", l.Addr().String())
 		if err != nil {
 			t.Fatal(err)
@@ -111,17 +107,7 @@ func TestListenerFileBesideAccept(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		accepted := make(chan struct{})
-		go func() {
-			defer close(accepted)
-			for {
-				c, err := l.Accept()
-				if err != nil {
-					return
-				}
-				c.Close()
-			}
-		}()
+		accepted := acceptAll(l, nil)
 		within(t, "File", func() {
 			f, err := l.(*libsmc.Listener).File()
 			if err != nil {

@@ -14,27 +14,24 @@ const (
 	WaitBlocking             // sleep at once: the least CPU time
 )
 
+// strategies are what the ways of waiting are called inside; their words are the same.
+var strategies = map[Wait]stream.Strategy{
+	WaitAdaptive: stream.Adaptive,
+	WaitBusy:     stream.Busy,
+	WaitBlocking: stream.Blocking,
+}
+
 func (w Wait) String() string {
-	switch w {
-	case WaitAdaptive:
-		return "adaptive"
-	case WaitBusy:
-		return "busy"
-	case WaitBlocking:
-		return "blocking"
+	if s, ok := strategies[w]; ok {
+		return s.String()
 	}
 	return "default"
 }
 
-// waitOf is the other direction of options.strategy.
+// waitOf is the other direction of strategies.
 func waitOf(s stream.Strategy) Wait {
-	switch s {
-	case stream.Busy:
-		return WaitBusy
-	case stream.Blocking:
-		return WaitBlocking
-	}
-	return WaitAdaptive
+	w, _ := parseWait(s.String())
+	return w
 }
 
 // options are what Dialer and ListenConfig set of a connection.
@@ -49,24 +46,18 @@ func (o *options) strategy() stream.Strategy {
 	if w == WaitDefault {
 		w = environment().wait
 	}
-	switch w {
-	case WaitBusy:
-		return stream.Busy
-	case WaitBlocking:
-		return stream.Blocking
-	}
-	return stream.Adaptive
+	return strategies[w]
 }
 
 // parseWait reads what SMC_WAIT says.
-func parseWait(s string) (Wait, bool) {
-	switch s {
-	case "", "adaptive":
+func parseWait(text string) (Wait, bool) {
+	if text == "" {
 		return WaitAdaptive, true
-	case "busy":
-		return WaitBusy, true
-	case "blocking":
-		return WaitBlocking, true
+	}
+	for w, s := range strategies {
+		if s.String() == text {
+			return w, true
+		}
 	}
 	return WaitDefault, false
 }

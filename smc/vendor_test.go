@@ -29,16 +29,19 @@ func TestVendorFields(t *testing.T) {
 	a := AcceptConfirm{
 		Type: MsgAccept, Version: V2, TypeV1: PathD, FirstContact: true, FCE: &FirstContactExt{Release: 1, VendorExpOptions: 7},
 	}
-	a.SetBit(0x1234)
+	a.SetBit(0x1234, true)
 	a.FCE.SetPage(0x0102030405060708)
 	if b, err = a.AppendTo(nil); err != nil {
 		t.Fatal(err)
 	}
-	if [2]byte(b[26:28]) != [2]byte{0x12, 0x34} || [12]byte(b[114:126]) != [12]byte{0, 0, 0, 7, 1, 2, 3, 4, 5, 6, 7, 8} {
+	if [2]byte(b[26:28]) != [2]byte{0x92, 0x34} || [12]byte(b[114:126]) != [12]byte{0, 0, 0, 7, 1, 2, 3, 4, 5, 6, 7, 8} {
 		t.Errorf("bit and page: % x … % x", b[26:28], b[114:126])
 	}
 	c, err := ParseAcceptConfirm(b)
-	if err != nil || c.Bit() != 0x1234 || c.FCE.Page() != 0x0102030405060708 {
+	if err != nil || c.Bit() != 0x1234 || !c.PageOnly() || c.FCE.Page() != 0x0102030405060708 {
 		t.Errorf("parsed: %+v, %v", c, err)
+	}
+	if a.SetBit(0xFFFF, false); a.Bit() != 0x7FFF || a.PageOnly() {
+		t.Errorf("bit %#x, page only %v", a.Bit(), a.PageOnly())
 	}
 }

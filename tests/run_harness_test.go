@@ -86,6 +86,23 @@ func (p *program) kill() {
 	p.cmd.Wait()
 }
 
+// wantEnd waits until it has ended by itself, well.
+func (p *program) wantEnd(t *testing.T) {
+	t.Helper()
+	ended := make(chan error, 1)
+	go func() { ended <- p.cmd.Wait() }()
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Errorf("%v: %v", p.cmd.Args, err)
+		}
+	case <-time.After(patience):
+		t.Errorf("%v does not end", p.cmd.Args)
+		p.cmd.Process.Kill()
+		<-ended
+	}
+}
+
 // end ends it in order and waits.
 func (p *program) end() {
 	p.cmd.Process.Signal(syscall.SIGTERM)

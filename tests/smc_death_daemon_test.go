@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -200,39 +199,13 @@ func TestTogglesUnderSMC(t *testing.T) {
 	l := server.Listen(overSMC, "tcp", "127.0.0.1:0")
 	l.Echo()
 	held := client.Held()
-	var stop atomic.Bool
-	var whole, aborted [3]int
-	workers := make([]func() (int, error), 3)
-	for i := range workers {
-		workers[i] = later(func() (int, error) {
-			for n := 0; ; n++ {
-				if stop.Load() {
-					return n, nil
-				}
-				err := echoOnce(client, l.Address)
-				switch {
-				case err == nil:
-					whole[i]++
-				case errors.Is(err, syscall.ECONNABORTED), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
-					aborted[i]++
-				default:
-					return n, err
-				}
-			}
-		})
-	}
+	storm := startStorm(client, l.Address, 3)
 	for i := range 30 {
 		wantError(t, "active", d.Write("active", []string{"0", "1", "drain", "1"}[i%4]), nil)
 		time.Sleep(30 * time.Millisecond)
 	}
 	wantError(t, "active", d.Write("active", "1"), nil)
-	stop.Store(true)
-	for _, wait := range workers {
-		if n, err := wait(); err != nil || n == 0 {
-			t.Errorf("after %d connections: %v", n, err)
-		}
-	}
-	t.Logf("connections that were whole: %v, aborted: %v", whole, aborted)
+	storm.end(t)
 	l2 := server.Listen(overSMC, "tcp", "127.0.0.1:0")
 	a, b := connectTo(t, client, overSMC, l2)
 	wantSMCD(d, a, b)
@@ -243,19 +216,6 @@ func TestTogglesUnderSMC(t *testing.T) {
 	held.Descriptors += 6 // what a process opens once
 	held.Mappings += 2
 	wantHeld(t, client, held, func() { client.CloseIdle() })
-}
-
-// echoOnce has a server's echo send something back.
-func echoOnce(client *peer, address string) error {
-	c, err := client.Dial(overSMC, "tcp", address)
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	if err := c.SetDeadline(patience); err != nil {
-		return err
-	}
-	return transferChunks(c, c, 200<<10, 16<<10)
 }
 
 // TestIdleGroupOfBefore: a link group without connections goes with its epoch, also when the next connection between the same

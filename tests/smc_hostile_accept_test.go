@@ -96,7 +96,7 @@ func acceptRows(s *scene, honest uint32, lent uint64) []acceptRow {
 		{"token of a third process's DMB", token(third.token), nil, mem},
 		{"token of a DMB without a size", token(sizeless), nil, mem},
 		{"token of a page", token(s.a.rawRegister(s.d, 4096).token), nil, mem},
-		{"bit 65535", func(m *smc.AcceptConfirm) { m.SetBit(65535) }, nil, fine},
+		{"bit 65535", func(m *smc.AcceptConfirm) { m.SetBit(32767, true) }, nil, fine},
 		{"page that nobody has", page(rand.Uint64()), nil, fine}, // without pages then
 		{"page of a third process", page(thirdPage.token), nil, fine},
 		{"DMB as the page too", func(m *smc.AcceptConfirm) { m.FCE.SetPage(m.Token) }, nil, fine},

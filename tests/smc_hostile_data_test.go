@@ -44,7 +44,7 @@ func (s *scene) intrude(paged bool) *intrusion {
 		right = func(c *confirmation) {
 			page = c.accept.FCE.Page()
 			c.msg.FCE.SetPage(i.page.token)
-			c.msg.SetBit(1)
+			c.msg.SetBit(1, true) // whatever it announces later
 		}
 	}
 	i.assault, i.v = s.confirm(confirmRow{"right", right, fine}, id, i.own, &want)
@@ -163,6 +163,15 @@ func testHostileHeaders(t *testing.T, s *scene) {
 		}
 		extra += i.over(s, row.name)
 	}
+
+	i := s.intrude(true)
+	time.Sleep(moment)
+	for range 10 {
+		s.a.word(i.victims, smc.OffConsumer+8, 0x02_02<<32) // both of its sides sleep on the bell that the victim has not opened
+		s.a.ring(i.theirs)
+		time.Sleep(moment / 10)
+	}
+	extra += i.over(s, "the bell of one who sleeps on his page only")
 	s.well("after hostile headers")
 	s.finish(extra, handshakes{})
 }

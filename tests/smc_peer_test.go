@@ -243,6 +243,36 @@ func (Sockets) Dial(a PeerArgs, r *PeerReply) error {
 	return r.answer(err)
 }
 
+// Burst dials N times at once, and tells how many connections are SMC-D, and why the first one that is not is not.
+func (Sockets) Burst(a PeerArgs, r *PeerReply) error {
+	var all sync.WaitGroup
+	var mu sync.Mutex
+	for range a.N {
+		all.Go(func() {
+			c, err := libsmc.Dial(a.Network, a.Address)
+			if err == nil {
+				err = c.(*libsmc.Conn).Handshake(context.Background())
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if err == nil {
+				keep(c, &PeerReply{})
+				if i := c.(*libsmc.Conn).Info(); i.Mode != libsmc.SMCD {
+					err = errors.New(PeerInfo{Info: i}.String())
+				}
+			}
+			switch {
+			case err == nil:
+				r.N++
+			case r.Err == nil:
+				r.answer(err)
+			}
+		})
+	}
+	all.Wait()
+	return nil
+}
+
 func (Sockets) CloseIdle(PeerArgs, *PeerReply) error {
 	libsmc.CloseIdle()
 	return nil

@@ -70,6 +70,20 @@ func TestManyConnections(t *testing.T) {
 	d.WantCount(0)
 }
 
+// TestManyFirstConnections: all at once, and no buffer is refused because too many of them have no size yet.
+func TestManyFirstConnections(t *testing.T) {
+	const n = 800
+	d := mountSMC(t, "--max-bytes=600M", "--max-bytes-per-uid=600M") // 36 buffers without a size
+	client := startPeer(t, d.Point, withEnv("SMC_RCVBUF=16k"))
+	server := startPeer(t, d.Point, withEnv("SMC_RCVBUF=16k"))
+	l := server.Listen(overSMC, "tcp", "127.0.0.1:0")
+	l.Echo()
+	r, err := client.do("Sockets.Burst", PeerArgs{Network: "tcp", Address: l.Address, N: n})
+	if err != nil || r.N != n {
+		t.Errorf("%d of %d are SMC-D: %v", r.N, n, err)
+	}
+}
+
 // inParallel calls f for 0 to n-1, so many at once, and fails the test with the first errors.
 func inParallel(t *testing.T, n, atOnce int, f func(i int) error) {
 	t.Helper()

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"net"
 	"os"
-	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -75,42 +73,16 @@ func TestDialsWhileDaemonDies(t *testing.T) {
 	wantError(t, "an echo", echoOnce(client, l.Address), nil)
 	idleHeld(t, d, client, server)
 	held, heldServer := client.Held(), server.Held()
-	var stop atomic.Bool
-	var whole, reset atomic.Int32
-	workers := make([]func() (int, error), 4)
-	for i := range workers {
-		workers[i] = later(func() (int, error) {
-			for n := 0; ; n++ {
-				if stop.Load() {
-					return n, nil
-				}
-				err := echoOnce(client, l.Address)
-				switch {
-				case err == nil:
-					whole.Add(1)
-				case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE), errors.Is(err, syscall.ECONNABORTED):
-					reset.Add(1)
-				default:
-					return n, err
-				}
-			}
-		})
-	}
+	storm := startStorm(client, l.Address, 4)
 	for range deaths {
 		time.Sleep(4 * moment)
 		d.Kill()
 		time.Sleep(4 * moment)
 		d = mountDeviceOn(t, d.Point, "--replace")
 	}
-	stop.Store(true)
-	for _, wait := range workers {
-		if n, err := wait(); err != nil || n == 0 {
-			t.Errorf("after %d connections: %v", n, err)
-		}
-	}
-	t.Logf("%d connections were whole, %d were reset", whole.Load(), reset.Load())
-	if whole.Load() < 10*reset.Load() {
-		t.Errorf("%d connections were reset, %d not", reset.Load(), whole.Load())
+	storm.end(t)
+	if whole, broken := storm.whole.Load(), storm.broken.Load(); whole < 10*broken {
+		t.Errorf("%d connections were broken, %d not", broken, whole)
 	}
 	there := server.Listen(overSMC, "tcp", "127.0.0.1:0")
 	a, b := connectWhenSMC(t, client, there)

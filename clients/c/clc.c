@@ -305,7 +305,7 @@ int clc_parse_answer(const unsigned char *b, size_t n, struct clc_answer *a)
 	a->token = get64(b + 16);
 	a->index = b[24];
 	a->size = b[25] >> 4;
-	a->bit = get16(b + 26);
+	a->bit = get16(b + 26) & 0x7fff; /* 0x8000: the sender sleeps on its page only */
 	memcpy(&a->link, b + 28, 4);
 	a->chid = get16(b + 32);
 	memcpy(a->eid, b + 34, CLC_EID);

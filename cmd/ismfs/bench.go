@@ -50,7 +50,7 @@ Nothing else should run meanwhile. Absolute figures of a shared or virtual machi
 
 func benchFlags(f *pflag.FlagSet, o *bench.Options, asJSON *bool) {
 	f.SortFlags = false
-	f.StringSliceVar(&o.Transports, "transports", nil, "smc, smc-copy, smc-zerocopy, tcp, unix, c-ring; smc@1m+busy: with buffers of 1 MiB, waiting busy (or adaptive, blocking) (default: as the row wants)")
+	f.StringSliceVar(&o.Transports, "transports", nil, "smc, smc-copy, smc-zerocopy, tcp, tcp-clc, unix, c-ring, c-ring-copy; smc@1m+busy: with buffers of 1 MiB, waiting busy (or adaptive, blocking) (default: as the row wants)")
 	f.StringVar(&o.Pin, "pin", "all", "placement: two (CPUs), one (CPU), free or all")
 	f.IntVar(&o.Rounds, "rounds", bench.DefaultRounds, "rounds; fewer than 5 are too few to compare by")
 	f.DurationVar(&o.Duration, "duration", bench.DefaultDuration, "how long each measurement lasts, in each round")

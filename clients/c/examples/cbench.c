@@ -76,7 +76,7 @@ static void usage(void)
 {
 	fputs("usage: ismfs-cbench [--mount DIR] cost\n"
 	      "       ismfs-cbench [--mount DIR] [--rounds N] [--mib N] bandwidth\n"
-	      "       ismfs-cbench [--rounds N] [--mib N] ring     (the bare ring alone; needs no mount)\n"
+	      "       ismfs-cbench [--rounds N] [--mib N] ring|ring-copy     (the bare ring alone, by memcpy or pwrite; needs no mount)\n"
 	      "       ismfs-cbench [--mount DIR] hold COUNT BYTES     (prints ready, ends with standard input)\n"
 	      "       ismfs-cbench [--mount DIR] [--mib N] source dmb|unix SOCKET     (sends to a receiver in another language)\n",
 	      stderr);
@@ -114,7 +114,8 @@ int main(int argc, char **argv)
 	if (optind == argc || bench.rounds > MAX_SAMPLES)
 		usage();
 	what = argv[optind++];
-	if (strcmp(what, "ring") == 0 && optind == argc) {
+	bench.by_pwrite = strcmp(what, "ring-copy") == 0;
+	if ((bench.by_pwrite || strcmp(what, "ring") == 0) && optind == argc) {
 		bench_rings(&bench);
 		return 0;
 	}

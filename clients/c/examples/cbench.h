@@ -18,10 +18,11 @@ struct bench {
 	struct ismfs_device dev;
 	size_t rounds; /* of the bandwidth comparison */
 	size_t bytes;  /* moved in each */
+	bool by_pwrite; /* the bare ring, as in copy mode */
 };
 
 void bench_cost(const struct bench *bench);
-double bench_bare_ring(size_t bytes, void (*place)(int process));
+double bench_bare_ring(size_t bytes, bool by_pwrite, void (*place)(int process));
 void bench_rings(const struct bench *bench);
 void bench_bandwidth(const struct bench *bench);
 void bench_source(const struct bench *bench, bool through_dmb, const char *path);

@@ -248,7 +248,7 @@ static double run_bare_ring(const struct bench *bench)
 	double rate;
 
 	must(sched_getaffinity(0, sizeof(all_cpus), &all_cpus) == 0, "sched_getaffinity");
-	rate = bench_bare_ring(bench->bytes, place_on_two_cpus);
+	rate = bench_bare_ring(bench->bytes, bench->by_pwrite, place_on_two_cpus);
 	must(sched_setaffinity(0, sizeof(all_cpus), &all_cpus) == 0, "sched_setaffinity");
 	return rate;
 }

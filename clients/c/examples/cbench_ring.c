@@ -2,9 +2,11 @@
 /*
  * What this machine can do at best: a ring of the same size and two cursors in shared memory, copied in and out, with both sides looking
  * without a pause. No protocol, no checks, no sleep: a ring that could be used cannot be faster. Only with a CPU for each side.
+ * Copied in by memcpy, or by pwrite as in copy mode.
  */
 #define _GNU_SOURCE
 #include <stdatomic.h>
+#include <stddef.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -42,7 +44,15 @@ static void receive_from(struct ring *ring, size_t bytes)
 	}
 }
 
-static void send_to(struct ring *ring, size_t bytes)
+static void put(struct ring *ring, int fd, size_t at, const char *data, size_t n)
+{
+	if (fd < 0)
+		memcpy(ring->data + at, data, n);
+	else
+		must(pwrite(fd, data, n, (off_t)(offsetof(struct ring, data) + at)) == (ssize_t)n, "pwrite");
+}
+
+static void send_to(struct ring *ring, int fd, size_t bytes)
 {
 	static char data[MESSAGE];
 	size_t done = 0;
@@ -52,7 +62,8 @@ static void send_to(struct ring *ring, size_t bytes)
 		size_t space = RING - (done - atomic_load_explicit(&ring->consumed, memory_order_acquire));
 		size_t n = least(least(bytes - done, MESSAGE), least(space, RING - done % RING));
 
-		memcpy(ring->data + done % RING, data, n);
+		if (n > 0)
+			put(ring, fd, done % RING, data, n);
 		done += n;
 		if (n > 0)
 			atomic_store_explicit(&ring->produced, done, memory_order_release);
@@ -62,12 +73,15 @@ static void send_to(struct ring *ring, size_t bytes)
 }
 
 /* place pins the calling process, number 0 or 1. */
-double bench_bare_ring(size_t bytes, void (*place)(int process))
+double bench_bare_ring(size_t bytes, bool by_pwrite, void (*place)(int process))
 {
-	struct ring *ring = mmap(NULL, sizeof(*ring), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	int fd = memfd_create("ring", MFD_CLOEXEC);
+	struct ring *ring;
 	double started, rate;
 	pid_t child;
 
+	must(fd >= 0 && ftruncate(fd, sizeof(*ring)) == 0, "memfd");
+	ring = mmap(NULL, sizeof(*ring), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, fd, 0);
 	must(ring != MAP_FAILED, "memory");
 	child = fork();
 	must(child >= 0, "fork");
@@ -78,9 +92,10 @@ double bench_bare_ring(size_t bytes, void (*place)(int process))
 	}
 	place(0);
 	started = seconds();
-	send_to(ring, bytes);
+	send_to(ring, by_pwrite ? fd : -1, bytes);
 	rate = (double)bytes / (seconds() - started) / 1e6;
 	waitpid(child, NULL, 0);
 	munmap(ring, sizeof(*ring));
+	close(fd);
 	return rate;
 }

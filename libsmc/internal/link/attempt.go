@@ -25,6 +25,7 @@ type Attempt struct {
 	told   bool // the peer knows the token of own
 	peer   *remote
 	bit    uint16 // of the peer's DMB in the peer's page
+	deaf   bool   // the peer never sleeps on its DMB's bell if there are pages
 	pages  *stream.Pages
 	first  bool
 }
@@ -66,7 +67,7 @@ func (d *Device) Connect(accept *smc.AcceptConfirm, agreed smc.Agreement, size i
 		return nil, err
 	}
 	a.peer.group = a.group
-	a.bit = accept.Bit()
+	a.bit, a.deaf = accept.Bit(), accept.PageOnly()
 	if err := a.prepare(size); err != nil {
 		a.Abandon()
 		return nil, err
@@ -77,6 +78,10 @@ func (d *Device) Connect(accept *smc.AcceptConfirm, agreed smc.Agreement, size i
 		}
 	} else if !a.first {
 		a.pages = a.group.page.get()
+	}
+	if err := a.openBells(); err != nil {
+		a.Abandon()
+		return nil, err
 	}
 	if a.first {
 		a.group.describe(accept.FCE.Host(), accept.FCE.OSType, accept.FCE.Page())
@@ -94,6 +99,20 @@ func (a *Attempt) prepare(size int) error {
 	a.ownBit = a.group.bits.take()
 	a.dev.mu.Unlock()
 	return nil
+}
+
+// openBells opens the bells that the connection needs, now that it is known whether it uses pages. Sides that sleep on their
+// pages only, as this package's do, need none: that is two descriptors and two requests to the daemon less for each.
+func (a *Attempt) openBells() error {
+	if !a.pages.Usable(a.ownBit, a.bit) {
+		a.pages = nil
+		if err := a.dev.openBell(&a.own.bell, a.own.Token()); err != nil {
+			return err
+		}
+	} else if a.deaf {
+		return nil
+	}
+	return a.dev.openBell(&a.peer.bell, a.peer.Token())
 }
 
 // hostname is the host's name as it goes into first-contact extensions.
@@ -118,7 +137,7 @@ func (a *Attempt) Accept() smc.AcceptConfirm {
 func (a *Attempt) Confirm() smc.AcceptConfirm {
 	if a.pages == nil {
 		m := a.message(smc.MsgConfirm, 0)
-		m.SetBit(0) // neither side uses pages then
+		m.SetBit(0, false) // neither side uses pages then
 		return m
 	}
 	return a.message(smc.MsgConfirm, a.group.page.token())
@@ -132,7 +151,7 @@ func (a *Attempt) message(t smc.MsgType, page dmb.Token) smc.AcceptConfirm {
 		GID: a.dev.GID, CHID: smc.CHIDLoopback, EID: a.agreed.EID,
 		Token: uint64(a.own.Token()), DMBESize: smc.CompressBufSize(a.own.Size()), LinkID: a.group.id,
 	}
-	m.SetBit(a.ownBit)
+	m.SetBit(a.ownBit, a.ownBit != 0)
 	if !a.first {
 		return m
 	}
@@ -161,7 +180,7 @@ func (a *Attempt) Confirmed(confirm *smc.AcceptConfirm) error {
 		return fmt.Errorf("the client says it is process %d, its DMB is process %d's", g.peer, a.peer.Owner())
 	}
 	a.peer.group = g
-	a.bit = confirm.Bit()
+	a.bit, a.deaf = confirm.Bit(), confirm.PageOnly()
 	if confirm.FCE != nil && confirm.FCE.Page() != 0 {
 		if err := g.page.join(dmb.Token(confirm.FCE.Page())); err != nil {
 			return err
@@ -169,6 +188,9 @@ func (a *Attempt) Confirmed(confirm *smc.AcceptConfirm) error {
 	}
 	if confirm.FCE == nil || confirm.FCE.Page() != 0 {
 		a.pages = g.page.get()
+	}
+	if err := a.openBells(); err != nil {
+		return err
 	}
 	if confirm.FCE != nil {
 		g.describe(confirm.FCE.Host(), confirm.FCE.OSType, confirm.FCE.Page())
@@ -184,14 +206,9 @@ func (a *Attempt) Confirmed(confirm *smc.AcceptConfirm) error {
 func (a *Attempt) Open(tcp *net.TCPConn, wait stream.Strategy, slot *dmb.Slot, info procs.Conn) (*stream.Conn, error) {
 	info.Mode, info.LinkID = procs.SMCD, a.group.id
 	info.Token, info.PeerToken = uint64(a.own.Token()), uint64(a.peer.Token())
-	bit := a.bit
-	pages := a.pages
-	if a.ownBit == 0 || bit == 0 {
-		pages = nil
-	}
 	c, err := stream.New(stream.Link{
 		Own: a.own.Registered, OwnBell: a.own.bell, Peer: a.peer.Attached, PeerBell: a.peer.bell,
-		TCP: tcp, Process: a.dev.Process, Epoch: a.own.epoch, Wait: wait, Pages: pages, OwnBit: a.ownBit, PeerBit: bit,
+		TCP: tcp, Process: a.dev.Process, Epoch: a.own.epoch, Wait: wait, Pages: a.pages, OwnBit: a.ownBit, PeerBit: a.bit,
 		Slot: slot, Info: info, Release: a.release,
 	})
 	if err != nil {

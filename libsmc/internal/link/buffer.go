@@ -14,7 +14,7 @@ import (
 	"github.com/ismfs/ismfs/tree"
 )
 
-// A buffer is one of this process's DMBs with its bell.
+// A buffer is one of this process's DMBs, with its bell if it was ever needed.
 type buffer struct {
 	*dmb.Registered
 	bell  *dmb.Bell
@@ -28,7 +28,22 @@ func (b *buffer) Close() error {
 	d.mu.Lock()
 	delete(d.own, b.Token())
 	d.mu.Unlock()
-	return errors.Join(b.bell.Close(), b.Registered.Close())
+	return errors.Join(closeBell(b.bell), b.Registered.Close())
+}
+
+// openBell opens the bell of a DMB if it is not open.
+func (d *Device) openBell(b **dmb.Bell, t dmb.Token) (err error) {
+	if *b == nil {
+		*b, err = dmb.OpenBell(d.tree, t)
+	}
+	return d.noted(err)
+}
+
+func closeBell(b *dmb.Bell) error {
+	if b == nil {
+		return nil
+	}
+	return b.Close()
 }
 
 // buffer returns a DMB of size bytes for a connection of the group: one that an earlier connection has left, or a new one,
@@ -61,8 +76,9 @@ func (g *Group) buffer(size int) (*buffer, error) {
 }
 
 // defaultSize is the size of the next connection's DMB where nobody says otherwise. The more connections this process has, the
-// smaller it is: a few connections that carry much want rings in which both sides work at once (docs/performance.md), ten thousand
-// that mostly rest want to cost little. The kernel's is always 64 KiB (net.smc.rmem).
+// smaller it is: a few connections that carry much want rings in which both sides work at once (docs/performance.md); of many, the
+// rings together should stay in the CPU's cache, since each is gone through from end to end however little there is in it; and ten
+// thousand that mostly rest want to cost little. The kernel's is always 64 KiB (net.smc.rmem).
 func (d *Device) defaultSize() int {
 	d.mu.Lock()
 	n := d.users // the one that asks is among them
@@ -70,11 +86,11 @@ func (d *Device) defaultSize() int {
 	switch {
 	case n <= 8:
 		return smc.MaxBufSize
-	case n <= 64:
+	case n <= 16:
 		return 256 << 10
-	case n <= 256:
+	case n <= 64:
 		return 64 << 10
-	case n <= 1024:
+	case n <= 256:
 		return 32 << 10
 	}
 	return smc.MinBufSize
@@ -130,17 +146,19 @@ func (g *Group) fromPool(size int, larger bool) *buffer {
 	return nil
 }
 
-// register registers a new DMB and opens its bell.
+// mostRegistering is how many DMBs a process registers at once. Each holds a thread in the kernel, and until it has its size the
+// device holds as much memory for it as a DMB can have: of hundreds at once the last would be refused.
+const mostRegistering = 16
+
+// register registers a new DMB.
 func (g *Group) register(size int) (*buffer, error) {
 	d := g.dev
+	d.turns <- struct{}{}
+	defer func() { <-d.turns }()
 	b := &buffer{epoch: d.block.Epoch(), group: g}
 	var err error
 	if b.Registered, err = dmb.Register(d.tree, size, d.block); err != nil {
 		return nil, d.atLimit(err)
-	}
-	if b.bell, err = dmb.OpenBell(d.tree, b.Token()); err != nil {
-		b.Registered.Close()
-		return nil, err
 	}
 	d.answered()
 	d.mu.Lock()
@@ -186,8 +204,8 @@ func (d *Device) dropPools() bool {
 	return len(garbage) > 0
 }
 
-// A remote is a peer's DMB that this process is attached to, with its bell. It stays attached after its connection, for the
-// next: a DMB is attached once in its life. The device's lock guards what changes.
+// A remote is a peer's DMB that this process is attached to, with its bell if it was ever needed. It stays attached after its
+// connection, for the next: a DMB is attached once in its life. The device's lock guards what changes.
 type remote struct {
 	*dmb.Attached
 	bell  *dmb.Bell
@@ -195,7 +213,7 @@ type remote struct {
 	inUse chan struct{} // closed when its connection or handshake is over; nil: there is none
 }
 
-func (r *remote) Close() error { return errors.Join(r.bell.Close(), r.Attached.Close()) }
+func (r *remote) Close() error { return errors.Join(closeBell(r.bell), r.Attached.Close()) }
 
 // rest ends the use of a remote that stays attached. The lock is held.
 func (r *remote) rest() {
@@ -239,13 +257,8 @@ func (d *Device) attach(t dmb.Token, size uint8) (*remote, error) {
 	if err != nil {
 		return nil, d.noted(err)
 	}
-	bell, err := dmb.OpenBell(d.tree, t)
-	if err != nil {
-		a.Close()
-		return nil, d.noted(err)
-	}
 	d.answered()
-	r = &remote{Attached: a, bell: bell, inUse: make(chan struct{})}
+	r = &remote{Attached: a, inUse: make(chan struct{})}
 	d.mu.Lock()
 	d.remotes[t] = r
 	d.mu.Unlock()

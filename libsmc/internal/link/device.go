@@ -35,8 +35,9 @@ type Device struct {
 
 	tree  *tree.Device
 	block *dmb.Block
-	dead  atomic.Bool  // its daemon has gone
-	heard atomic.Int64 // when it answered last, in nanoseconds since start
+	turns chan struct{} // to register: see mostRegistering
+	dead  atomic.Bool   // its daemon has gone
+	heard atomic.Int64  // when it answered last, in nanoseconds since start
 
 	mu      sync.Mutex
 	servers map[uint32]*Group        // by the peer's procs id, groups in which this process is the server
@@ -72,6 +73,7 @@ func open(t *tree.Device) (*Device, error) {
 	}
 	return &Device{
 		GID: gid, Tag: smcopt.TagOf(gid), Process: stream.NewProcess(block), tree: t, block: block,
+		turns:   make(chan struct{}, mostRegistering),
 		servers: make(map[uint32]*Group), clients: make(map[clientKey]*Group), remotes: make(map[dmb.Token]*remote),
 		own:    make(map[dmb.Token]procs.Role),
 		lastID: randomID(),

@@ -31,9 +31,22 @@ func (p *doorbell) mine() dmb.Token {
 	defer p.mu.Unlock()
 	if !p.tried {
 		p.tried = true
-		p.own, _ = p.group.register(pageSize) // without one every connection has its own bell
+		p.own = p.group.newPage() // without one every connection has its own bell
 	}
 	return p.tokenLocked()
+}
+
+// newPage makes a doorbell page, nil if none can be had.
+func (g *Group) newPage() *buffer {
+	b, err := g.register(pageSize)
+	if err != nil {
+		return nil
+	}
+	if err := g.dev.openBell(&b.bell, b.Token()); err != nil {
+		b.Close()
+		return nil
+	}
+	return b
 }
 
 func (p *doorbell) token() dmb.Token {

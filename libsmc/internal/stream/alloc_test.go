@@ -28,14 +28,7 @@ func TestNoAllocations(t *testing.T) {
 					defer endPair(t, c1, c2)
 					c1.link.Wait, c2.link.Wait = s, s
 					c1.SetDeadline(time.Now().Add(patience))
-					go func() {
-						for p := make([]byte, 3000); ; {
-							if _, err := io.ReadFull(c2, p); err != nil {
-								return
-							}
-							c2.Write(p)
-						}
-					}()
+					go answer(c2, 3000)
 					p := make([]byte, 3000)
 					allocated := testing.AllocsPerRun(200, func() {
 						c1.Write(p)

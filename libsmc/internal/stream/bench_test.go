@@ -23,14 +23,7 @@ func benchmarkModes(b *testing.B, f func(b *testing.B, d *daemon)) {
 func BenchmarkPingPong(b *testing.B) {
 	benchmarkModes(b, func(b *testing.B, d *daemon) {
 		c1, c2 := d.mustPair(b, 64<<10)
-		go func() {
-			for p := make([]byte, 14); ; {
-				if _, err := io.ReadFull(c2, p); err != nil {
-					return
-				}
-				c2.Write(p)
-			}
-		}()
+		go answer(c2, 14)
 		p := make([]byte, 14)
 		for b.Loop() {
 			c1.Write(p)

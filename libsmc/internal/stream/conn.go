@@ -20,14 +20,14 @@ import (
 type Link struct {
 	Own      *dmb.Registered
 	Peer     *dmb.Attached
-	OwnBell  *dmb.Bell
-	PeerBell *dmb.Bell
+	OwnBell  *dmb.Bell    // nil where this side never sleeps on it: there are pages
+	PeerBell *dmb.Bell    // nil where the peer says that it never does
 	TCP      *net.TCPConn // stays open and idle
 	Process  *Process
 	Epoch    uint64 // of the device, taken before Own was registered
 	Wait     Strategy
 
-	Pages   *Pages // the link group's doorbell pages, nil: none
+	Pages   *Pages // the link group's doorbell pages, usable with the two bits; nil: none
 	OwnBit  uint16 // of Own in the own page
 	PeerBit uint16 // of Peer in the peer's page
 
@@ -106,9 +106,6 @@ func New(l Link) (*Conn, error) {
 		rxLen: uint32(l.Own.Size() - smc.CDCLen), txLen: uint32(l.Peer.Size() - smc.CDCLen),
 		copied: !l.Peer.Mapped(), machine: smc.NewMachine(),
 		bell: newDoorbell(l.OwnBell),
-	}
-	if !l.Pages.usable(l.OwnBit, l.PeerBit) {
-		c.link.Pages = nil
 	}
 	c.reading.told, c.writing.told = make(chan struct{}, 1), make(chan struct{}, 1)
 	c.reading.deadline.fire, c.writing.deadline.fire = c.expire, c.expire

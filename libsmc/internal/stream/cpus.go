@@ -25,6 +25,7 @@ type cpus struct {
 
 	// Spinning is off until busyUntil, since others wanted the CPU: for busyFor, which doubles each time.
 	busyUntil, busyFor atomic.Int64
+	taken              atomic.Int64 // when the CPU was last taken away
 }
 
 const (
@@ -32,6 +33,10 @@ const (
 
 	leastBusy = int64(50 * time.Millisecond)
 	mostBusy  = int64(2 * time.Second)
+
+	// takenAgain is within what time the CPU is taken away again where a program competes for it, since that has its share every few
+	// milliseconds. Now and then (once a second, on a virtual machine) it is only the hypervisor or the kernel.
+	takenAgain = int64(20 * time.Millisecond)
 )
 
 // procs returns how many CPUs the process uses at once: GOMAXPROCS, or fewer if it is pinned.
@@ -63,9 +68,14 @@ func (h *cpus) idle(now int64) bool {
 	return !h.quota.Load() && now >= h.busyUntil.Load()
 }
 
-// contended says that another program has taken the CPU away while this one was looking for news. A program that sleeps gets
-// the CPU at once when its news has come; one that has used its share up waits behind the others.
-func (h *cpus) contended(now int64) {
+// contended says that the CPU was taken away between two moments in which this program was looking for news. If another one
+// competes for it, looking stops: a program that sleeps gets the CPU at once when its news has come; one that has used its
+// share up waits behind the others.
+func (h *cpus) contended(began, now int64) {
+	last := h.taken.Swap(now)
+	if last == 0 || now-last > takenAgain || began < last || now < h.busyUntil.Load() {
+		return // once; or several goroutines speak of the same time
+	}
 	d := min(2*h.busyFor.Load(), mostBusy)
 	if d == 0 || now-h.busyUntil.Load() > mostBusy {
 		d = leastBusy // the first time, or for long

@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -250,4 +251,14 @@ func watched(l Link) (*Conn, error) {
 		go c.Watch()
 	}
 	return c, err
+}
+
+// answer gives messages of n bytes back until the connection ends.
+func answer(c *Conn, n int) {
+	for p := make([]byte, n); ; {
+		if _, err := io.ReadFull(c, p); err != nil {
+			return
+		}
+		c.Write(p)
+	}
 }

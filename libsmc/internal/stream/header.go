@@ -77,8 +77,10 @@ func (c *Conn) signal(s dmb.Side) {
 		c.link.Peer.Wake()
 	case how == dmb.OnPage && c.link.Pages != nil:
 		woken = c.link.Pages.ring(c.link.PeerBit)
-	case how == dmb.OnFutex, how == dmb.OnBell, how == dmb.OnPage:
-		c.link.PeerBell.Ring() // also where the peer must not wait as it says
+	case c.link.PeerBell == nil: // the peer sleeps as it has said it never would
+		woken = false
+	default: // also where the peer must not wait as it says
+		c.link.PeerBell.Ring()
 	}
 	if woken {
 		c.wakeUps.Add(1)

@@ -96,8 +96,8 @@ func (p *Pages) leave(c *Conn) {
 	p.left(c)
 }
 
-// usable reports whether a connection with these bits can use the pages: the peer chose one of them.
-func (p *Pages) usable(own, peer uint16) bool {
+// Usable reports whether a connection with these bits can use the pages, which may be nil: the peer chose one of them.
+func (p *Pages) Usable(own, peer uint16) bool {
 	return p != nil && own != 0 && peer != 0 && own < PageBits && peer < PageBits
 }
 

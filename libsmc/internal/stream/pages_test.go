@@ -225,7 +225,7 @@ func TestPageThatIsNotThere(t *testing.T) {
 		}
 		g := d.newGroup(t)
 		for _, bits := range [][2]uint16{{0, 1}, {1, 0}, {1, PageBits}, {1, 65535}} {
-			if g.pages[0].usable(bits[0], bits[1]) {
+			if g.pages[0].Usable(bits[0], bits[1]) {
 				t.Errorf("bits %v can be used", bits)
 			}
 		}

@@ -8,10 +8,7 @@ import (
 )
 
 // chunk is the most that is copied before it is published, so that both sides copy at once and stay in the cache.
-const chunk = 32 << 10
-
-// copiedChunk is that of a writer by system call: each piece costs it two.
-const copiedChunk = 64 << 10
+const chunk = 64 << 10
 
 // A receiver is the reader's state.
 type receiver struct {

@@ -113,7 +113,7 @@ func (s *spinner) watch(news func() bool) bool {
 	}
 	s.missed()
 	if now := clock(); now-began > stolenTime {
-		host.contended(now)
+		host.contended(began, now)
 	}
 	return false
 }
@@ -142,7 +142,7 @@ func (s *spinner) yield(news func() bool) bool {
 		met := news()
 		stolen := false
 		if now := clock(); now-began > stolenTime {
-			host.contended(now)
+			host.contended(began, now)
 			stolen = true
 		}
 		if met {

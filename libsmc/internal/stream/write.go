@@ -52,11 +52,7 @@ func (c *Conn) writeSome(p []byte) (int, error) {
 	if err != nil {
 		return 0, err
 	}
-	piece := chunk
-	if c.copied {
-		piece = copiedChunk
-	}
-	p = p[:min(len(p), space, piece)]
+	p = p[:min(len(p), space, chunk)]
 	if err := c.put(p); err != nil {
 		return 0, err
 	}
