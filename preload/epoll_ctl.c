@@ -80,10 +80,11 @@ EXPORT int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 		sock_put(s);
 	result = real()->epoll_ctl(epfd, op, fd, event);
 	if (result == 0 && (unsigned int)fd < TABLE_SIZE) {
-		if (op == EPOLL_CTL_DEL)
-			registered[fd].epfd = 0;
-		else
-			registered[fd] = (struct registration){ epfd + 1, *event };
+		atomic_store(&registered[fd].epfd, 0);
+		if (op != EPOLL_CTL_DEL) {
+			registered[fd].event = *event;
+			atomic_store(&registered[fd].epfd, epfd + 1);
+		}
 		if (op == EPOLL_CTL_ADD)
 			epoll_nested(fd);
 	}

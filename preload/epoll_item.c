@@ -233,7 +233,7 @@ void epoll_settled(struct sock *s)
 void epoll_forget(struct sock *s, int fd)
 {
 	if ((unsigned int)fd < TABLE_SIZE)
-		registered[fd].epfd = 0;
+		atomic_store(&registered[fd].epfd, 0);
 	if (s == NULL)
 		return;
 	lock_take(&s->listing);
@@ -244,16 +244,17 @@ void epoll_forget(struct sock *s, int fd)
 void epoll_adopt(struct sock *s, int fd)
 {
 	struct registration *r = &registered[fd];
+	int epfd = atomic_load(&r->epfd);
 	struct set *set;
 
-	if (r->epfd == 0)
+	if (epfd == 0)
 		return;
-	set = set_make(r->epfd - 1);
+	set = set_make(epfd - 1);
 	if (set == NULL)
 		return;
 	lock_take(&s->listing);
 	(void)item_new(set, s, fd, &r->event);
 	lock_release(&s->listing);
-	r->epfd = 0;
+	atomic_store(&r->epfd, 0);
 	set_put(set);
 }

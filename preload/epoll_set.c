@@ -98,7 +98,7 @@ struct set *set_make(int epfd)
 			set->refs = 1;
 			atomic_store(&any_set, true);
 			atomic_store_explicit(&sets[epfd], set, memory_order_release);
-			outside = registered[epfd].epfd != 0;
+			outside = atomic_load(&registered[epfd].epfd) != 0;
 		}
 	}
 	if (set != NULL)
@@ -151,7 +151,7 @@ void epoll_closed(int fd)
 	struct set *set = set_get(fd);
 
 	if ((unsigned int)fd < TABLE_SIZE)
-		registered[fd].epfd = 0;
+		atomic_store(&registered[fd].epfd, 0);
 	if (set == NULL)
 		return;
 	lock_take(&sets_lock);
@@ -179,7 +179,7 @@ void epoll_closed(int fd)
 
 bool epoll_knows(int fd)
 {
-	return registered[fd].epfd != 0 || atomic_load_explicit(&sets[fd], memory_order_relaxed) != NULL;
+	return atomic_load_explicit(&registered[fd].epfd, memory_order_relaxed) != 0 || atomic_load_explicit(&sets[fd], memory_order_relaxed) != NULL;
 }
 
 /* The kernel's set is shared with the parent, and what is in it speaks of the parent's items. */

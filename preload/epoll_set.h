@@ -103,8 +103,8 @@ bool items_remove(struct sock *s, const struct set *set, int fd);
 
 /* What a descriptor was registered with that was no connection yet. */
 extern struct registration {
-	int epfd; /* plus one; 0: none */
-	struct epoll_event event;
+	_Atomic int epfd; /* plus one; 0: none */
+	struct epoll_event event; /* of one that is there */
 } registered[];
 
 #endif

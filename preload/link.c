@@ -23,6 +23,7 @@ struct ending {
 	bool limited; /* one side was seen to have closed when until was set */
 };
 static struct ending *endings;
+static atomic_bool has_endings; /* for who looks without the lock */
 
 /* How long the end of one side waits for the other's (tcp_fin_timeout, for the same state of TCP). */
 static const int64_t close_ns = INT64_C(60000000000);
@@ -96,6 +97,7 @@ static void sweep_endings(int64_t now)
 		leave_shared(e->shared);
 		free(e);
 	}
+	atomic_store(&has_endings, endings != NULL);
 }
 
 void link_sweep(void)
@@ -113,12 +115,13 @@ void link_sweep(void)
 
 bool link_busy(void)
 {
-	return endings != NULL || groups_any();
+	return atomic_load_explicit(&has_endings, memory_order_relaxed) || groups_any();
 }
 
 void link_forked(void)
 {
 	endings = NULL;
+	atomic_store(&has_endings, false);
 	groups_forked();
 }
 
@@ -134,6 +137,7 @@ void link_end(struct sock *s)
 	if (e != NULL) {
 		*e = (struct ending){ endings, *l, s->stream, s->shared, s->device, now_ns() + close_ns, s->last };
 		endings = e;
+		atomic_store(&has_endings, true);
 		sweep_endings(now_ns());
 	} else {
 		finish(l, s->device, false);
