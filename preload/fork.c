@@ -99,19 +99,22 @@ static void renew_all(void)
 
 /* ---- fork ---- */
 
-/* Without the locks: a socket that another thread closes meanwhile is given back here, which takes them. */
 static void before_fork(void)
 {
+	lock_take(&ends_lock);
 	each_socket(hold);
 	lock_take(&link_lock);
 	lock_take(&device_lock);
+	lock_take(&free_lock);
 }
 
 static void in_parent(void)
 {
+	lock_release(&free_lock);
 	lock_release(&device_lock);
 	lock_release(&link_lock);
 	each_socket(uncount);
+	lock_release(&ends_lock);
 }
 
 static void in_child(void)
@@ -119,8 +122,7 @@ static void in_child(void)
 	lock_forget_thread();
 	process = getpid();
 	is_child = true;
-	sock_forked();
-	device_lock.word = link_lock.word = 0;
+	free_lock.word = device_lock.word = link_lock.word = ends_lock.word = 0;
 	device_forked();
 	link_forked();
 	arena_forked();
@@ -184,14 +186,17 @@ static void replace(struct exec_state *e, int fd)
 /* Where others have it, they close. */
 static void give_up(struct sock *s)
 {
+	uint32_t ends;
+
 	if (s->counted || !s->held || atomic_load(&s->shared->holders) == 1)
 		return;
 	atomic_fetch_sub(&s->shared->holders, 1);
 	s->counted = COUNTED_HOLDER;
-	if (s->joined && atomic_load(&s->shared->ends) > 1) {
-		atomic_fetch_sub(&s->shared->ends, 1);
+	ends = atomic_load(&s->shared->ends);
+	while (s->joined && ends > 1 && !atomic_compare_exchange_weak(&s->shared->ends, &ends, ends - 1))
+		;
+	if (s->joined && ends > 1)
 		s->counted = COUNTED_END;
-	}
 }
 
 static void before_exec(struct exec_state *e)

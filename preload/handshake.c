@@ -58,7 +58,8 @@ static void fail(struct sock *s, int fd, int error)
 	atomic_store_explicit(&sh->kind, SOCK_FAILED, memory_order_release);
 	if (s->device != NULL)
 		count_handshake_error(s->device->procs, sh->client);
-	tcp_reset(fd);
+	if (!s->ended)
+		tcp_reset(fd);
 	debug("%s fd %d: the handshake failed: %s", sh->client ? "client" : "server", fd, strerror(error));
 	sock_settled(s, fd);
 }
@@ -80,14 +81,18 @@ static void decline(struct sock *s, int fd, uint32_t code)
 
 static void begin_stream(struct sock *s, int fd)
 {
-	if (link_open(&s->link, s->device, s) != 0) {
+	lock_take(&ends_lock);
+	if (!s->ended && link_open(&s->link, s->device, s) == 0) {
+		atomic_store(&s->shared->ends, 1);
+		s->joined = true;
+		atomic_store_explicit(&s->shared->kind, SOCK_SMC, memory_order_release);
+	}
+	lock_release(&ends_lock);
+	if (sock_kind(s) != SOCK_SMC) {
 		link_abandon(&s->link, s->device, false);
 		fail(s, fd, ECONNABORTED);
 		return;
 	}
-	atomic_store(&s->shared->ends, 1);
-	s->joined = true;
-	atomic_store_explicit(&s->shared->kind, SOCK_SMC, memory_order_release);
 	debug("%s fd %d: SMC-D, token %016llx, peer token %016llx", s->shared->client ? "client" : "server", fd,
 	      (unsigned long long)link_token(&s->link), (unsigned long long)link_peer_token(&s->link));
 	sock_settled(s, fd);

@@ -18,12 +18,7 @@
 
 /* Objects are never given back to the C library: a descriptor's entry can be looked at while it goes. */
 static struct sock *free_socks;
-static struct lock free_lock;
-
-void sock_forked(void)
-{
-	free_lock.word = 0;
-}
+struct lock ends_lock, free_lock;
 
 static struct sock *object_take(void)
 {
@@ -63,7 +58,8 @@ struct sock *sock_new(enum kind kind, bool client, int fd)
 	memset(&s->link, 0, sizeof(s->link));
 	memset(&s->stream, 0, sizeof(s->stream));
 	s->items = NULL;
-	s->ended = s->last = false;
+	s->ended = false;
+	s->last = false;
 	s->held = true;
 	s->joined = false;
 	s->counted = 0;
@@ -215,14 +211,28 @@ static void linger_zero(int fd)
 	(void)real()->setsockopt(fd, SOL_SOCKET, SO_LINGER, &zero, sizeof(zero));
 }
 
-/* The last descriptor of this process goes. Threads that wait on the connection are told. */
+/* What a descriptor was; NULL: nothing. ended: it was the last one of this process. */
+static struct sock *take_out(int fd, bool *ended)
+{
+	struct sock *s;
+
+	*ended = false;
+	lock_take(&ends_lock);
+	s = table_take(fd);
+	if (s != NULL && atomic_fetch_sub(&s->fds, 1) == 1) {
+		s->last = s->joined && atomic_fetch_sub(&s->shared->ends, 1) == 1;
+		s->ended = *ended = true;
+	}
+	lock_release(&ends_lock);
+	return s;
+}
+
+/* Threads that wait on the connection are told. */
 static void release(struct sock *s, int fd)
 {
 	struct shared *sh = s->shared;
 	int kind = sock_kind(s);
 
-	s->last = kind == SOCK_SMC && s->joined && atomic_fetch_sub(&sh->ends, 1) == 1;
-	s->ended = true;
 	if (kind == SOCK_HANDSHAKE && atomic_load(&sh->holders) == 1)
 		linger_zero(fd); /* the peer must not take what it has of the handshake for a connection */
 	if (kind != SOCK_SMC)
@@ -239,12 +249,13 @@ static void release(struct sock *s, int fd)
 
 bool sock_drop(int fd)
 {
-	struct sock *s = table_take(fd);
+	bool ended;
+	struct sock *s = take_out(fd, &ended);
 
 	if (s == NULL)
 		return false;
 	epoll_forget(s, fd);
-	if (atomic_fetch_sub(&s->fds, 1) == 1)
+	if (ended)
 		release(s, fd);
 	sock_put(s);
 	return true;

@@ -70,7 +70,8 @@ struct sock {
 	_Atomic unsigned int waiters[SIDES];
 	struct spinning spinning;
 	_Atomic uint32_t heard; /* the device's word when the peer was last asked for */
-	bool ended, last;    /* no descriptor is left; in no other process with the DMBs either */
+	_Atomic bool ended;  /* no descriptor is left */
+	bool last;           /* in no other process with the DMBs either */
 	bool held;           /* this process is one of the holders */
 	_Atomic bool joined; /* and of the ends */
 	uint8_t counted;     /* during a fork or an exec: as what */
@@ -105,8 +106,11 @@ bool sock_drop(int fd);
 /* One more descriptor of the same socket. */
 void sock_alias(int from, int to);
 
-/* In a child of fork. */
-void sock_forked(void);
+/*
+ * Held by a fork, so that what it counts is what the child finds: no connection comes about meanwhile, and no descriptor goes. Taken before
+ * link_lock. free_lock is of the objects that are not in use.
+ */
+extern struct lock ends_lock, free_lock;
 
 /* Whether this is the process that the library knows: not a child of vfork, which has its parent's memory. */
 bool process_is_ours(void);
