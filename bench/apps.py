@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The table of the kernel feature's cover letter: the same commands over TCP and over SMC-D, interleaved, medians of five.
 
-    bench/apps.py [--rounds N] [--seconds N] [ROW ...]
+    bench/apps.py [--rounds N] [--seconds N] [--place PLACE] [ROW ...]
 
 As root, on a mount of its own. Nothing else should run meanwhile. Before a program is measured under smc_run it is seen that its
 connections are in SMC-D mode: the device counts them.
@@ -79,8 +79,10 @@ class Bench:
 
     def client(self, smc, cpu, command):
         before = self.connections()
-        out = subprocess.run(self.command(smc, cpu, command), env=self.env, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                             text=True).stdout
+        done = subprocess.run(self.command(smc, cpu, command), env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        out = done.stdout
+        if done.returncode != 0:
+            raise RuntimeError(f"{command}: exit code {done.returncode}\n{out}")
         if (self.connections() > before) != smc:
             raise RuntimeError(f"{command}: SMC-D was {'not ' if smc else ''}used")
         return out
@@ -116,12 +118,12 @@ class Bench:
         return {f"redis {name}, requests/s": found[name] for name in ("SET", "GET")}
 
 
-def measure(bench, rows, rounds):
+def measure(bench, rows, rounds, places):
     """Gives {(figure, place): {transport: [samples]}}."""
     samples = {}
     for _ in range(rounds):
         for row in rows:
-            for place, cpus in PLACES.items():
+            for place, cpus in places.items():
                 for smc in (False, True):
                     for figure, value in getattr(bench, row)(smc, cpus).items():
                         samples.setdefault((figure, place), {}).setdefault(smc, []).append(value)
@@ -136,10 +138,11 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=5)
+    parser.add_argument("--place", choices=PLACES, action="append", help="one of the placements; all if none is given")
     parser.add_argument("rows", nargs="*", default=["pingpong", "sockperf", "nginx", "redis"])
     args = parser.parse_args()
     with mounted() as mount:
-        samples = measure(Bench(mount, args.seconds), args.rows, args.rounds)
+        samples = measure(Bench(mount, args.seconds), args.rows, args.rounds, {p: PLACES[p] for p in args.place or PLACES})
     cpu = next(line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))
     print(f"{datetime.date.today()}, {os.cpu_count()} × {cpu}, Linux {platform.release()}. Medians (min–max) of {args.rounds}.\n")
     print("| | placement | TCP | SMC-D | ratio, same rounds |\n|---|---|---|---|---|")

@@ -94,16 +94,15 @@ int remote_attach(struct device *d, uint64_t token, size_t size, struct remote *
 
 	if (r == NULL)
 		return -ENOMEM;
-	err = ismfs_dmb_attach(&d->dev, token, size, &r->dmb);
+	err = dmb_attach(&d->dev, token, size, &r->dmb, &st);
 	if (err != 0) {
 		free(r);
 		return err;
 	}
 	r->dmb.fd = hidden_take(r->dmb.fd);
 	r->bell = bell_open(&d->dev, token);
-	err = r->bell < 0 ? r->bell : fstat(r->dmb.fd, &st) != 0 ? -errno : 0;
-	if (err != 0) {
-		hidden_close(hidden_take(r->bell));
+	if (r->bell < 0) {
+		err = r->bell;
 		release(&r->dmb);
 		free(r);
 		return err;
@@ -133,6 +132,13 @@ struct remote *remote_resting(const struct group *g)
 	while (r != NULL && (r->group != g || r->in_use))
 		r = r->next;
 	return r;
+}
+
+bool remote_has_owner(const struct remote *r)
+{
+	struct stat st;
+
+	return fstat(r->dmb.fd, &st) == 0 && st.st_nlink == 2;
 }
 
 void remote_close(struct remote *r)

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "connect.h"
 #include "debug.h"
 #include "device.h"
 #include "epoll.h"
@@ -24,8 +25,7 @@
  */
 static const int64_t settle_ns = INT64_C(20000000);
 
-/* TCP proper: a mark on an MPTCP socket would land on none of its subflows. */
-static bool is_tcp(int fd)
+bool is_tcp(int fd)
 {
 	int value = 0;
 	socklen_t size = sizeof(value);
@@ -270,7 +270,12 @@ static bool take(int fd, const struct sock *listener)
 	s->shared->deadline = now_ns() + INT64_C(6000000000); /* CLC_WAIT_TIME */
 	table_set(fd, s, false);
 	sock_describe(s, fd);
-	(void)handshake_drive(s, fd);
+	/*
+	 * A server that forks for each client answers in the child, so that what is told there is the child's own. But the client may be
+	 * this very thread, which waits for the answer.
+	 */
+	if (handshake_has_proposed())
+		(void)handshake_drive(s, fd);
 	sock_put(s);
 	return true;
 }

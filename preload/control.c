@@ -205,7 +205,7 @@ EXPORT int ioctl(int fd, unsigned long request, ...)
 /* ---- options ---- */
 
 /* SO_RCVBUF as programs set it before a socket is a connection, by descriptor. */
-static int asked[TABLE_SIZE];
+static _Atomic int asked[TABLE_SIZE];
 
 int buffer_asked(int fd)
 {

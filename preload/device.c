@@ -59,8 +59,11 @@ static struct device *device_open(int *err)
 	*err = read_file(d, "gid", gid, sizeof(gid));
 	if (*err == 0)
 		*err = clc_parse_gid(gid, d->gid);
-	if (*err == 0)
+	if (*err == 0) {
 		*err = procs_open_sized(&d->dev, BLOCK_SIZE, &d->procs);
+		if (*err != 0)
+			debug("the device's block for this process: %s", strerror(-*err));
+	}
 	if (*err != 0) {
 		hidden_close(d->dev.dir);
 		free(d);
@@ -71,7 +74,7 @@ static struct device *device_open(int *err)
 	return d;
 }
 
-static bool is_off(void)
+bool device_off(void)
 {
 	const char *mount = environment_mount();
 
@@ -89,7 +92,7 @@ struct device *device_current(void)
 	d = atomic_load(&current);
 	if (d == NULL || atomic_load(&d->dead)) {
 		d = NULL;
-		if (!is_off() && now_ns() >= not_before) {
+		if (!device_off() && now_ns() >= not_before) {
 			d = device_open(&err);
 			if (d != NULL) {
 				atomic_store_explicit(&current, d, memory_order_release);
@@ -139,6 +142,8 @@ int device_local(struct device *d, struct clc_local *local)
 	}
 	*local = d->local;
 	lock_release(&d->eids_lock);
+	if (err != 0)
+		debug("the device's user EIDs: %s", strerror(-err));
 	local->active = procs_state(d->procs) == 1 && !atomic_load(&d->dead);
 	return device_noted(d, err);
 }

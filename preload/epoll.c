@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* epoll_wait and its kin. */
+/* epoll_wait and its kin: what the kernel says, waiting. Which connections are ready is in epoll_look.c. */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <limits.h>
-#include <poll.h>
 
 #include "epoll_set.h"
 #include "handshake.h"
+#include "poll.h"
 #include "real.h"
 #include "table.h"
 #include "wait.h"
@@ -14,112 +13,8 @@
 /* How long a sleep lasts before the peers' lives are looked after; how long the kernel is not asked while connections are ready. */
 static const int64_t tick_ns = INT64_C(1000000000), hurry_ns = INT64_C(100000000), unasked_ns = 50000;
 
-enum { ALWAYS = EPOLLERR | EPOLLHUP, ITEM_BITS = EPOLLIN | EPOLLOUT | EPOLLRDNORM | EPOLLWRNORM | EPOLLRDHUP };
-
-/* ---- items; under the set's lock ---- */
-
-static uint32_t ready_now(const struct item *it)
-{
-	struct sock *s = it->sock;
-	uint32_t ready = 0;
-
-	if (sock_kind(s) == SOCK_SMC)
-		ready = (uint16_t)stream_ready(&s->stream);
-	else if (sock_kind(s) == SOCK_HANDSHAKE)
-		ready = (uint16_t)handshake_ready(s);
-	else if (sock_kind(s) == SOCK_FAILED)
-		ready = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLERR | EPOLLHUP;
-	return ready & ((it->events & ITEM_BITS) | ALWAYS);
-}
-
-/* Tell the peer what to signal. A thread that is blocked on the connection and is overruled here hears of it by epoll_news. */
-static void announce_item(struct item *it)
-{
-	struct sock *s = it->sock;
-	uint8_t how = it->page != NULL ? STREAM_ON_PAGE : ISMFS_SLEEPS_ON_BELL;
-
-	lock_take(&s->watching);
-	stream_announce(&s->stream, READER, how);
-	if (it->events & EPOLLOUT)
-		stream_announce(&s->stream, WRITER, how);
-	lock_release(&s->watching);
-	stream_settle_cursor(&s->stream);
-}
-
-/* Has the peer done anything since an edge was reported that makes another one? */
-static bool has_moved(const struct item *it, uint32_t reported)
-{
-	struct stream_words now = stream_words(&it->sock->stream);
-	struct word then = word_unpack(it->seen.consumer), word = word_unpack(now.consumer);
-
-	if (now.producer != it->seen.producer || word.state_flags != then.state_flags)
-		return true;
-	return (it->events & EPOLLOUT) && !(reported & EPOLLOUT) && now.consumer != it->seen.consumer;
-}
-
-/* Look at one candidate: what is to be reported of it, 0 for nothing. */
-static uint32_t look_at(struct item *it)
-{
-	bool smc = sock_kind(it->sock) == SOCK_SMC;
-	uint32_t ready;
-
-	if (smc)
-		it->seen = stream_words(&it->sock->stream);
-	ready = ready_now(it);
-	if (ready == 0 && smc) {
-		announce_item(it);
-		it->seen = stream_words(&it->sock->stream);
-		ready = ready_now(it);
-	}
-	if (ready == 0)
-		return 0;
-	if (it->events & EPOLLONESHOT) {
-		it->disabled = true;
-	} else if (!(it->events & EPOLLET)) {
-		set_queue(it);
-	} else if (smc) {
-		announce_item(it);
-		if (has_moved(it, ready))
-			set_queue(it);
-	}
-	return ready;
-}
-
-static int harvest(struct set *set, struct epoll_event *events, int most)
-{
-	struct item *end, *it;
-	int n = 0;
-
-	lock_take(&set->lock);
-	end = set->last;
-	while (n < most && (it = set->first) != NULL) {
-		uint32_t ready;
-
-		set->first = it->candidate;
-		if (set->first == NULL)
-			set->last = NULL;
-		it->queued = false;
-		ready = it->disabled ? 0 : look_at(it);
-		if (ready != 0) {
-			events[n].events = ready;
-			events[n].data = it->data;
-			n++;
-		}
-		if (it == end)
-			break;
-	}
-	lock_release(&set->lock);
-	return n;
-}
-
 /* ---- what the kernel's set has to say ---- */
 
-static void drain(int fd)
-{
-	char bytes[4096];
-
-	(void)!real()->read(fd, bytes, sizeof(bytes));
-}
 
 static void take_event(struct set *set, enum mark mark, int fd)
 {
@@ -127,10 +22,12 @@ static void take_event(struct set *set, enum mark mark, int fd)
 
 	switch (mark) {
 	case MARK_KICK:
-		drain(set->kick);
+		if (atomic_load(&set->nested))
+			hidden_drain(set->kick);
+		atomic_store(&set->kicked, false);
 		break;
 	case MARK_PAGE:
-		drain(fd);
+		hidden_drain(fd);
 		break;
 	case MARK_TCP:
 	case MARK_BELL:
@@ -138,7 +35,7 @@ static void take_event(struct set *set, enum mark mark, int fd)
 		if (s == NULL)
 			break;
 		if (mark == MARK_BELL && sock_kind(s) == SOCK_SMC)
-			drain(s->stream.own_bell);
+			hidden_drain(s->stream.own_bell);
 		else if (handshake_drive(s, fd) && sock_kind(s) == SOCK_SMC)
 			sock_check(s, fd);
 		epoll_news(s);
@@ -163,30 +60,6 @@ static int sort_out(struct set *set, struct epoll_event *events, int n)
 			take_event(set, mark, fd);
 	}
 	return kept;
-}
-
-/* The set's page number i, with a reference; NULL: there are not so many. */
-static struct own_page *page_at(struct set *set, unsigned int i)
-{
-	struct own_page *p = NULL;
-
-	lock_take(&set->lock);
-	if (i < set->page_count) {
-		p = set->pages[i].page;
-		atomic_fetch_add(&p->refs, 1);
-	}
-	lock_release(&set->lock);
-	return p;
-}
-
-static void look_at_pages(struct set *set)
-{
-	struct own_page *p;
-
-	for (unsigned int i = 0; (p = page_at(set, i)) != NULL; i++) {
-		page_look(p);
-		page_put(p);
-	}
 }
 
 static int64_t tick_of(const struct set *set)
@@ -262,64 +135,70 @@ static int ask_kernel(const struct request *r, int have, int64_t until)
 }
 
 /* The pages that a thread has announced a sleep on. What comes to the set meanwhile kicks it. */
-enum { MOST_PAGES = 64 };
+struct rest {
+	struct own_page *pages[MOST_PAGES];
+	bool deputy[MOST_PAGES];
+	unsigned int n;
+};
 
-static unsigned int announce_sleep(struct set *set, struct own_page **pages)
+/* Returns until when to sleep. */
+static int64_t announce_sleep(struct set *set, struct rest *rest, int64_t until)
 {
-	unsigned int n = 0;
+	bool any = false;
 
-	while (n < MOST_PAGES && (pages[n] = page_at(set, n)) != NULL)
-		page_sleep(pages[n++]);
-	return n;
-}
+	for (rest->n = 0; rest->n < MOST_PAGES; rest->n++) {
+		bool *deputy = &rest->deputy[rest->n];
 
-static void take_back_sleep(struct own_page **pages, unsigned int n)
-{
-	while (n-- > 0) {
-		page_awake(pages[n]);
-		page_look(pages[n]);
-		page_put(pages[n]);
+		rest->pages[rest->n] = set_sleep(set, rest->n, deputy);
+		if (rest->pages[rest->n] == NULL)
+			break;
+		any = any || *deputy;
 	}
+	if (any && until > now_ns() + PAGE_DEPUTY_NS)
+		return now_ns() + PAGE_DEPUTY_NS;
+	return until;
 }
 
-static bool has_candidates(struct set *set)
+static void take_back_sleep(struct set *set, struct rest *rest)
 {
-	bool any;
-
-	lock_take(&set->lock);
-	any = set->first != NULL;
-	lock_release(&set->lock);
-	return any;
+	set_at_hand = set;
+	while (rest->n-- > 0) {
+		page_awake(rest->pages[rest->n], rest->deputy[rest->n]);
+		page_look(rest->pages[rest->n]);
+		page_put(rest->pages[rest->n]);
+	}
+	set_at_hand = NULL;
 }
 
 /* Sleep in the kernel unless there is something after all. Returns what epoll_wait does. */
 static int sleep_in(struct set *set, const struct request *r, int64_t until)
 {
-	struct own_page *pages[MOST_PAGES];
-	unsigned int n;
+	struct rest rest;
 	int k, saved;
 
 	if (until <= now_ns())
 		return ask_kernel(r, 0, 0);
+	atomic_store(&set->kicked, false);
 	atomic_fetch_add(&set->sleeping, 1);
-	n = announce_sleep(set, pages);
-	look_at_pages(set);
-	k = ask_kernel(r, 0, has_candidates(set) ? 0 : until);
+	until = announce_sleep(set, &rest, until);
+	set_look(set);
+	k = ask_kernel(r, 0, set_has_candidates(set) ? 0 : until);
 	saved = errno;
-	take_back_sleep(pages, n);
 	atomic_fetch_sub(&set->sleeping, 1);
+	atomic_store(&set->kicked, false);
+	take_back_sleep(set, &rest);
 	errno = saved;
 	return k;
 }
 
-static int wait_in(struct set *set, const struct request *r)
+static int wait_awhile(struct set *set, const struct request *r)
 {
 	for (;;) {
 		int64_t now, until;
 		int n, k;
 
-		look_at_pages(set);
-		n = harvest(set, r->events, r->most);
+		set_look(set);
+		n = set_harvest(set, r->events, r->most);
 		now = now_ns();
 		if (n > 0) {
 			if (n == r->most || now - set->asked < unasked_ns)
@@ -335,16 +214,31 @@ static int wait_in(struct set *set, const struct request *r)
 		k = sleep_in(set, r, until);
 		if (k < 0)
 			return k;
-		set->asked = now_ns();
+		now = now_ns();
+		set->asked = now;
 		n = sort_out(set, r->events, k);
 		if (n < r->most)
-			n += harvest(set, r->events + n, r->most - n);
-		if (n > 0 || set->asked >= r->deadline)
+			n += set_harvest(set, r->events + n, r->most - n);
+		if (n > 0 || now >= r->deadline)
 			return n;
 	}
 }
 
-/* Without connections it is the kernel's; those that another thread adds meanwhile wake it. */
+/* As the kernel does: who leaves something behind wakes the next one, and who looks from outside sees it. */
+static int wait_in(struct set *set, const struct request *r)
+{
+	int n, saved;
+
+	set_hide(set);
+	set_visit(set);
+	n = wait_awhile(set, r);
+	saved = errno;
+	set_show(set);
+	errno = saved;
+	return n;
+}
+
+/* Without connections it is the kernel's; the first one that another thread adds meanwhile kicks it. */
 static int wait_events(const struct request *r)
 {
 	for (;;) {
@@ -369,27 +263,34 @@ static int wait_events(const struct request *r)
 	}
 }
 
+/* The kernel's answer to a call that began when there were no sets with connections: meanwhile there can be. */
+static int sort_out_late(const struct request *r, int n)
+{
+	int kept;
+
+	if (n <= 0 || !set_any())
+		return n;
+	kept = sort_out(NULL, r->events, n);
+	return kept > 0 ? kept : wait_events(r);
+}
+
 EXPORT int epoll_wait(int epfd, struct epoll_event *events, int most, int timeout)
 {
 	struct request r = { epfd, events, most, deadline_in(timeout), NULL };
 
-	return set_any() ? wait_events(&r) : real()->epoll_wait(epfd, events, most, timeout);
+	return set_any() ? wait_events(&r) : sort_out_late(&r, real()->epoll_wait(epfd, events, most, timeout));
 }
 
 EXPORT int epoll_pwait(int epfd, struct epoll_event *events, int most, int timeout, const sigset_t *mask)
 {
 	struct request r = { epfd, events, most, deadline_in(timeout), mask };
 
-	return set_any() ? wait_events(&r) : real()->epoll_pwait(epfd, events, most, timeout, mask);
+	return set_any() ? wait_events(&r) : sort_out_late(&r, real()->epoll_pwait(epfd, events, most, timeout, mask));
 }
 
 EXPORT int epoll_pwait2(int epfd, struct epoll_event *events, int most, const struct timespec *timeout, const sigset_t *mask)
 {
-	struct request r = { epfd, events, most, FOREVER, mask };
+	struct request r = { epfd, events, most, poll_deadline(timeout), mask };
 
-	if (!set_any())
-		return real()->epoll_pwait2(epfd, events, most, timeout, mask);
-	if (timeout != NULL)
-		r.deadline = now_ns() + timeout->tv_sec * INT64_C(1000000000) + timeout->tv_nsec;
-	return wait_events(&r);
+	return set_any() ? wait_events(&r) : sort_out_late(&r, real()->epoll_pwait2(epfd, events, most, timeout, mask));
 }

@@ -29,9 +29,14 @@ void epoll_adopt(struct sock *s, int fd);
 /* A set's own descriptor goes. */
 void epoll_closed(int fd);
 
+/* A descriptor is polled, or put into a set. If it is a set with connections, it has to be readable as the kernel's are. */
+void epoll_nested(int fd);
+
 /* Whether anything is kept of a descriptor: it is a set, or in one. */
 bool epoll_knows(int fd);
 
 void epoll_forked(void);
+/* In a child of fork: how many references a socket's registrations have. */
+unsigned int items_forked(struct sock *s);
 
 #endif

@@ -1,25 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Sets and their items: epoll_ctl, and what changes items from outside. */
+/* Sets: the data that marks what is the library's own in the kernel's, which sets there are, their candidates. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <stdlib.h>
-#include <string.h>
 #include <sys/eventfd.h>
 #include <sys/random.h>
 
 #include "epoll_set.h"
-#include "handshake.h"
 #include "real.h"
 #include "table.h"
 
 static struct set *_Atomic sets[TABLE_SIZE];
 static struct lock sets_lock;
 
-/* What a descriptor was registered with that was no connection yet. */
-static struct registration {
-	int epfd; /* plus one; 0: none */
-	struct epoll_event event;
-} registered[TABLE_SIZE];
+struct registration registered[TABLE_SIZE];
 
 /* ---- marked data: a random half, a kind, a descriptor ---- */
 
@@ -43,7 +37,7 @@ enum mark mark_of(uint64_t data, int *fd)
 	return (enum mark)mark;
 }
 
-static int control(int epfd, int op, int fd, uint32_t events, uint64_t data)
+int set_control(int epfd, int op, int fd, uint32_t events, uint64_t data)
 {
 	struct epoll_event e = { .events = events, .data.u64 = data };
 
@@ -82,9 +76,10 @@ bool set_any(void)
 	return atomic_load_explicit(&any_set, memory_order_relaxed);
 }
 
-static struct set *set_make(int epfd)
+struct set *set_make(int epfd)
 {
 	struct set *set = set_get(epfd);
+	bool outside = false;
 
 	if (set != NULL || (unsigned int)epfd >= TABLE_SIZE)
 		return set;
@@ -95,7 +90,7 @@ static struct set *set_make(int epfd)
 	if (set != NULL && set->refs == 0) {
 		set->fd = epfd;
 		set->kick = hidden_take(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-		if (set->kick < 0 || control(epfd, EPOLL_CTL_ADD, set->kick, EPOLLIN, mark_data(MARK_KICK, 0)) != 0) {
+		if (set->kick < 0 || set_control(epfd, EPOLL_CTL_ADD, set->kick, EPOLLIN | EPOLLET, mark_data(MARK_KICK, 0)) != 0) {
 			hidden_close(set->kick);
 			free(set);
 			set = NULL;
@@ -103,11 +98,14 @@ static struct set *set_make(int epfd)
 			set->refs = 1;
 			atomic_store(&any_set, true);
 			atomic_store_explicit(&sets[epfd], set, memory_order_release);
+			outside = atomic_load(&registered[epfd].epfd) != 0;
 		}
 	}
 	if (set != NULL)
 		atomic_fetch_add(&set->refs, 1);
 	lock_release(&sets_lock);
+	if (outside)
+		epoll_nested(epfd);
 	return set;
 }
 
@@ -126,249 +124,26 @@ void set_queue(struct item *it)
 	set->last = it;
 }
 
-static void queue_and_kick(struct item *it)
+_Thread_local struct set *set_at_hand;
+
+/* Whoever comes out of the kernel takes the flag back before it looks at the candidates. */
+void set_kick(struct set *set)
 {
-	struct set *set = it->set;
 	uint64_t one = 1;
 
-	lock_take(&set->lock);
-	set_queue(it);
-	lock_release(&set->lock);
-	if (atomic_load(&set->sleeping) > 0)
+	if (!atomic_exchange(&set->kicked, true))
 		(void)!real()->write(set->kick, &one, sizeof(one));
 }
 
-/* ---- pages in a set; under its lock ---- */
-
-static void use_page(struct item *it, struct own_page *p)
+void set_queue_and_kick(struct item *it)
 {
 	struct set *set = it->set;
-	unsigned int n = set->page_count;
-	struct page_use *more;
 
-	it->page = p;
-	for (unsigned int i = 0; i < n; i++)
-		if (set->pages[i].page == p) {
-			set->pages[i].users++;
-			return;
-		}
-	more = realloc(set->pages, (n + 1) * sizeof(*more));
-	if (more == NULL) {
-		it->page = NULL;
-		return;
-	}
-	more[n] = (struct page_use){ p, 1 };
-	set->pages = more;
-	atomic_fetch_add(&p->refs, 1);
-	set->page_count = n + 1;
-	(void)control(set->fd, EPOLL_CTL_ADD, p->page.bell, EPOLLIN | EPOLLET, mark_data(MARK_PAGE, p->page.bell));
-}
-
-static struct own_page *leave_page(struct item *it)
-{
-	struct set *set = it->set;
-	struct own_page *p = it->page;
-	unsigned int n = set->page_count;
-
-	it->page = NULL;
-	for (unsigned int i = 0; i < n; i++) {
-		if (set->pages[i].page != p || --set->pages[i].users > 0)
-			continue;
-		(void)real()->epoll_ctl(set->fd, EPOLL_CTL_DEL, p->page.bell, NULL);
-		set->pages[i] = set->pages[n - 1];
-		set->page_count = n - 1;
-		return p;
-	}
-	return NULL;
-}
-
-/* ---- items ---- */
-
-/* Listen to what a connection needs in its state. Under listing and the set's lock. */
-static void listen_to(struct item *it)
-{
-	struct sock *s = it->sock;
-	struct own_page *p;
-
-	if (sock_kind(s) != SOCK_SMC) {
-		atomic_store(&it->set->settling, true);
-		uint32_t events = sock_kind(s) == SOCK_FAILED ? 0 : (uint32_t)handshake_awaits(s);
-
-		(void)control(it->set->fd, EPOLL_CTL_MOD, it->fd, events | EPOLLET, mark_data(MARK_TCP, it->fd));
-		return;
-	}
-	(void)control(it->set->fd, EPOLL_CTL_MOD, it->fd, EPOLLIN | EPOLLRDHUP | EPOLLET, mark_data(MARK_TCP, it->fd));
-	p = link_page(&s->link);
-	if (p != NULL)
-		use_page(it, p);
-	if (it->page == NULL) {
-		it->on_bell = true;
-		(void)control(it->set->fd, EPOLL_CTL_ADD, s->stream.own_bell, EPOLLIN | EPOLLET, mark_data(MARK_BELL, it->fd));
-	}
-}
-
-static struct item *item_new(struct set *set, struct sock *s, int fd, const struct epoll_event *event)
-{
-	struct item *it = calloc(1, sizeof(*it));
-
-	if (it == NULL)
-		return NULL;
-	atomic_fetch_add(&s->refs, 1);
-	atomic_fetch_add(&set->refs, 1);
-	it->set = set;
-	it->sock = s;
-	it->fd = fd;
-	it->events = event->events;
-	it->data = event->data;
-	it->next = s->items;
-	s->items = it;
 	lock_take(&set->lock);
-	it->after = set->items;
-	if (set->items != NULL)
-		set->items->before = it;
-	set->items = it;
-	atomic_fetch_add(&set->count, 1);
-	listen_to(it);
 	set_queue(it);
 	lock_release(&set->lock);
-	return it;
-}
-
-static void unqueue(struct item *it)
-{
-	struct set *set = it->set;
-	struct item *before = NULL;
-
-	if (!it->queued)
-		return;
-	for (struct item *i = set->first; i != it; i = i->candidate)
-		before = i;
-	if (before != NULL)
-		before->candidate = it->candidate;
-	else
-		set->first = it->candidate;
-	if (set->last == it)
-		set->last = before;
-}
-
-/* Under listing. The caller has taken it out of the socket's list. */
-static void item_free(struct item *it, bool bell_of_others)
-{
-	struct set *set = it->set;
-	struct own_page *p = NULL;
-
-	lock_take(&set->lock);
-	unqueue(it);
-	if (it->before != NULL)
-		it->before->after = it->after;
-	else
-		set->items = it->after;
-	if (it->after != NULL)
-		it->after->before = it->before;
-	atomic_fetch_sub(&set->count, 1);
-	if (it->page != NULL)
-		p = leave_page(it);
-	if (it->on_bell && !bell_of_others)
-		(void)real()->epoll_ctl(set->fd, EPOLL_CTL_DEL, it->sock->stream.own_bell, NULL);
-	lock_release(&set->lock);
-	if (p != NULL)
-		page_put(p);
-	sock_put(it->sock);
-	set_put(set);
-	free(it);
-}
-
-/* Takes out those of a socket that are of a set (NULL: any) and a descriptor (-1: any). Under listing. */
-static bool remove_items(struct sock *s, const struct set *set, int fd)
-{
-	bool any = false;
-
-	for (struct item *_Atomic *at = &s->items; *at != NULL;) {
-		struct item *it = *at;
-		bool others = false;
-
-		if ((set != NULL && it->set != set) || (fd >= 0 && it->fd != fd)) {
-			at = &it->next;
-			continue;
-		}
-		*at = it->next;
-		for (struct item *i = s->items; i != NULL; i = i->next)
-			others = others || (i->set == it->set && i->on_bell);
-		item_free(it, others);
-		any = true;
-	}
-	return any;
-}
-
-static struct item *find_item(struct sock *s, const struct set *set, int fd)
-{
-	struct item *it = s->items;
-
-	while (it != NULL && (it->set != set || it->fd != fd))
-		it = it->next;
-	return it;
-}
-
-/* ---- from outside ---- */
-
-void epoll_news(struct sock *s)
-{
-	if (s->waiters[READER] + s->waiters[WRITER] > 0)
-		stream_rouse(&s->stream);
-	lock_take(&s->listing);
-	for (struct item *it = s->items; it != NULL; it = it->next)
-		queue_and_kick(it);
-	lock_release(&s->listing);
-}
-
-void epoll_settled(struct sock *s)
-{
-	bool plain = sock_kind(s) == SOCK_PLAIN;
-
-	lock_take(&s->listing);
-	for (struct item *it = s->items; it != NULL; it = it->next) {
-		if (plain) {
-			struct epoll_event event = { it->events, it->data };
-
-			(void)real()->epoll_ctl(it->set->fd, EPOLL_CTL_MOD, it->fd, &event);
-			continue;
-		}
-		lock_take(&it->set->lock);
-		listen_to(it);
-		lock_release(&it->set->lock);
-		queue_and_kick(it);
-	}
-	if (plain)
-		remove_items(s, NULL, -1);
-	lock_release(&s->listing);
-}
-
-void epoll_forget(struct sock *s, int fd)
-{
-	if ((unsigned int)fd < TABLE_SIZE)
-		registered[fd].epfd = 0;
-	if (s == NULL)
-		return;
-	lock_take(&s->listing);
-	remove_items(s, NULL, fd);
-	lock_release(&s->listing);
-}
-
-void epoll_adopt(struct sock *s, int fd)
-{
-	struct registration *r = &registered[fd];
-	struct set *set;
-
-	if (r->epfd == 0)
-		return;
-	set = set_make(r->epfd - 1);
-	if (set == NULL)
-		return;
-	lock_take(&s->listing);
-	(void)item_new(set, s, fd, &r->event);
-	lock_release(&s->listing);
-	r->epfd = 0;
-	set_put(set);
+	if (set != set_at_hand && (atomic_load(&set->sleeping) > 0 || atomic_load(&set->nested)))
+		set_kick(set);
 }
 
 void epoll_closed(int fd)
@@ -376,7 +151,7 @@ void epoll_closed(int fd)
 	struct set *set = set_get(fd);
 
 	if ((unsigned int)fd < TABLE_SIZE)
-		registered[fd].epfd = 0;
+		atomic_store(&registered[fd].epfd, 0);
 	if (set == NULL)
 		return;
 	lock_take(&sets_lock);
@@ -394,7 +169,7 @@ void epoll_closed(int fd)
 		if (s == NULL)
 			break;
 		lock_take(&s->listing);
-		remove_items(s, set, -1);
+		items_remove(s, set, -1);
 		lock_release(&s->listing);
 		sock_put(s);
 	}
@@ -404,94 +179,11 @@ void epoll_closed(int fd)
 
 bool epoll_knows(int fd)
 {
-	return registered[fd].epfd != 0 || atomic_load_explicit(&sets[fd], memory_order_relaxed) != NULL;
+	return atomic_load_explicit(&registered[fd].epfd, memory_order_relaxed) != 0 || atomic_load_explicit(&sets[fd], memory_order_relaxed) != NULL;
 }
 
 /* The kernel's set is shared with the parent, and what is in it speaks of the parent's items. */
 void epoll_forked(void)
 {
 	sets_lock.word = 0;
-}
-
-/* ---- epoll_ctl ---- */
-
-static int fail(int error)
-{
-	errno = error;
-	return -1;
-}
-
-static int add(struct set *set, struct sock *s, int fd, const struct epoll_event *event)
-{
-	struct item *it;
-
-	if (find_item(s, set, fd) != NULL)
-		return fail(EEXIST);
-	if (control(set->fd, EPOLL_CTL_ADD, fd, EPOLLET, mark_data(MARK_TCP, fd)) != 0)
-		return -1;
-	it = item_new(set, s, fd, event);
-	if (it != NULL)
-		return 0;
-	(void)real()->epoll_ctl(set->fd, EPOLL_CTL_DEL, fd, NULL);
-	return fail(ENOMEM);
-}
-
-static int modify(struct set *set, struct sock *s, int fd, const struct epoll_event *event)
-{
-	struct item *it = find_item(s, set, fd);
-
-	if (it == NULL)
-		return fail(ENOENT);
-	lock_take(&set->lock);
-	it->events = event->events;
-	it->data = event->data;
-	it->disabled = false;
-	lock_release(&set->lock);
-	queue_and_kick(it);
-	return 0;
-}
-
-static int change(int epfd, int op, int fd, struct epoll_event *event, struct sock *s)
-{
-	struct set *set = op == EPOLL_CTL_ADD ? set_make(epfd) : set_get(epfd);
-	int result;
-
-	if (set == NULL)
-		return real()->epoll_ctl(epfd, op, fd, event);
-	lock_take(&s->listing);
-	if (op == EPOLL_CTL_ADD)
-		result = add(set, s, fd, event);
-	else if (op == EPOLL_CTL_MOD)
-		result = modify(set, s, fd, event);
-	else if (remove_items(s, set, fd))
-		result = real()->epoll_ctl(epfd, op, fd, NULL);
-	else
-		result = fail(ENOENT);
-	lock_release(&s->listing);
-	set_put(set);
-	if (result == 0 && op == EPOLL_CTL_ADD)
-		handshake_drive(s, fd);
-	return result;
-}
-
-EXPORT int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
-{
-	struct sock *s = table_moves(fd) ? table_get(fd, false) : NULL;
-	int result;
-
-	if (s != NULL && sock_kind(s) != SOCK_LISTENER && sock_kind(s) != SOCK_PLAIN) {
-		result = change(epfd, op, fd, event, s);
-		sock_put(s);
-		return result;
-	}
-	if (s != NULL)
-		sock_put(s);
-	result = real()->epoll_ctl(epfd, op, fd, event);
-	if (result == 0 && (unsigned int)fd < TABLE_SIZE) {
-		if (op == EPOLL_CTL_DEL)
-			registered[fd].epfd = 0;
-		else
-			registered[fd] = (struct registration){ epfd + 1, *event };
-	}
-	return result;
 }

@@ -11,6 +11,9 @@
 
 struct set;
 
+/* Pages that a thread announces its sleep on; connections of more processes than that sleep on their own bells. */
+enum { MOST_PAGES = 64 };
+
 struct item {
 	struct set *set;
 	struct sock *sock; /* a reference */
@@ -30,16 +33,21 @@ struct set {
 	_Atomic uint32_t refs;
 	_Atomic unsigned int count;    /* items */
 	_Atomic unsigned int sleeping; /* threads in the kernel's epoll_wait, or about to be */
-	int kick;                      /* an eventfd in the kernel's set */
-	int64_t asked;                 /* when the kernel was asked last */
-	int64_t ticked;
+	int kick;                      /* an eventfd in the kernel's set, edge-triggered: nobody has to read it */
+	atomic_bool kicked;            /* and a thread is on its way that will look */
+	_Atomic int64_t asked;         /* when the kernel was asked last */
+	_Atomic int64_t ticked;
+	uint32_t visits; /* to each of its pages, since a thread slept last */
 	_Atomic bool settling; /* handshakes go on */
+	atomic_bool nested;    /* it is in another set, or polled: epoll_nest.c */
 	struct lock lock;
 	struct item *items;
 	struct item *first, *last; /* candidates */
 	struct page_use {
 		struct own_page *page;
 		unsigned int users;
+		uint32_t visits; /* of all, when a thread slept last */
+		bool shown;      /* a sleep on it is announced for those who look from outside */
 	} *pages;
 	unsigned int page_count;
 };
@@ -56,7 +64,47 @@ void set_put(struct set *set);
 /* Whether there ever was one: before, everything is the kernel's. */
 bool set_any(void);
 
+/* The same, made if need be; NULL: no memory, or no set. */
+struct set *set_make(int epfd);
+
+/* epoll_ctl with data of the library's own. */
+int set_control(int epfd, int op, int fd, uint32_t events, uint64_t data);
+
 /* Under the set's lock. */
 void set_queue(struct item *it);
+/* Without it; wakes a thread that sleeps in the kernel. */
+void set_queue_and_kick(struct item *it);
+/* Wakes a thread that sleeps, unless one is on its way. */
+void set_kick(struct set *set);
+
+/* The set whose candidates this thread looks at next: it needs no kick. */
+extern _Thread_local struct set *set_at_hand;
+
+/* Takes bits off the set's pages: what has news becomes a candidate. */
+void set_look(struct set *set);
+/* The set's page number i, with a reference; NULL: there are not so many. */
+struct own_page *set_page(struct set *set, unsigned int i);
+/* A thread comes from the program to wait. */
+void set_visit(struct set *set);
+/* Announces a sleep on page number i, see page_sleep; NULL: there are not so many. */
+struct own_page *set_sleep(struct set *set, unsigned int i, bool *deputy);
+/* Looks at the candidates, and fills in those that are ready. */
+int set_harvest(struct set *set, struct epoll_event *events, int most);
+bool set_has_candidates(struct set *set);
+
+/* A thread comes to look at the set, and goes. */
+void set_hide(struct set *set);
+void set_show(struct set *set);
+
+/* All under the socket's listing. */
+struct item *item_new(struct set *set, struct sock *s, int fd, const struct epoll_event *event);
+struct item *item_find(struct sock *s, const struct set *set, int fd);
+bool items_remove(struct sock *s, const struct set *set, int fd);
+
+/* What a descriptor was registered with that was no connection yet. */
+extern struct registration {
+	_Atomic int epfd; /* plus one; 0: none */
+	struct epoll_event event; /* of one that is there */
+} registered[];
 
 #endif

@@ -6,7 +6,6 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -15,6 +14,9 @@
 #include "debug.h"
 #include "device.h"
 #include "epoll.h"
+#include "group.h"
+#include "handshake.h"
+#include "io.h"
 #include "link.h"
 #include "real.h"
 #include "sock.h"
@@ -44,42 +46,75 @@ static void each_socket(void (*f)(struct sock *s, int fd))
 
 static void hold(struct sock *s, int fd)
 {
-	(void)fd;
-	if (!s->counted)
-		atomic_fetch_add(&s->shared->holders, 1);
-	s->counted = true;
-}
+	bool joined = s->joined;
 
-/* Another thread of the parent's may have held them. */
-static void reset(struct sock *s, int fd)
-{
 	(void)fd;
-	s->listing.word = s->watching.word = 0;
-	s->waiters[READER] = s->waiters[WRITER] = 0;
-	s->counted = false;
+	if (s->counted)
+		return;
+	atomic_fetch_add(&s->shared->holders, 1);
+	if (joined)
+		atomic_fetch_add(&s->shared->ends, 1);
+	s->counted = joined ? COUNTED_END : COUNTED_HOLDER;
 }
 
 static void uncount(struct sock *s, int fd)
 {
 	(void)fd;
-	s->counted = false;
+	s->counted = 0;
+}
+
+/* Other threads of the parent's may have held locks and references. */
+static void renew(struct sock *s)
+{
+	s->listing.word = s->watching.word = 0;
+	s->waiters[READER] = s->waiters[WRITER] = 0;
+	s->held = s->counted != 0;
+	s->joined = s->counted == COUNTED_END;
+	s->counted = 0;
+	s->fds = s->refs = 0;
+	if (s->link.group != NULL && s->link.group->page != NULL && page_forked(s->link.group->page, s->link.own_bit, s))
+		s->refs++;
+	s->refs += items_forked(s);
+}
+
+/* Makes anew what each has to count of references: one for each descriptor, and what the page and epoll sets have. */
+static void renew_all(void)
+{
+	int end = table_end();
+
+	for (int fd = 0; fd < end; fd++)
+		if (table_has(fd))
+			table_sock(fd)->fds = 0;
+	for (int fd = 0; fd < end; fd++) {
+		struct sock *s = table_has(fd) ? table_sock(fd) : NULL;
+
+		if (s == NULL)
+			continue;
+		if (s->fds == 0)
+			renew(s);
+		s->fds++;
+		s->refs++;
+	}
 }
 
 /* ---- fork ---- */
 
-/* Without the locks: a socket that another thread closes meanwhile is given back here, which takes them. */
 static void before_fork(void)
 {
+	lock_take(&ends_lock);
 	each_socket(hold);
 	lock_take(&link_lock);
 	lock_take(&device_lock);
+	lock_take(&free_lock);
 }
 
 static void in_parent(void)
 {
+	lock_release(&free_lock);
 	lock_release(&device_lock);
 	lock_release(&link_lock);
 	each_socket(uncount);
+	lock_release(&ends_lock);
 }
 
 static void in_child(void)
@@ -87,19 +122,19 @@ static void in_child(void)
 	lock_forget_thread();
 	process = getpid();
 	is_child = true;
-	sock_forked();
-	device_lock.word = link_lock.word = 0;
+	free_lock.word = device_lock.word = link_lock.word = ends_lock.word = 0;
 	device_forked();
 	link_forked();
 	arena_forked();
 	epoll_forked();
-	each_socket(reset);
+	renew_all();
 }
 
 /*
  * ---- exec ----
  *
- * The new program knows nothing of what its descriptors were. One that it would inherit and whose bytes do not go through TCP is made a
+ * The new program knows nothing of what its descriptors were. A connection that it would inherit and that nobody has answered yet becomes
+ * TCP: a server that forks and runs a program for each client works so. One whose bytes do not go through TCP is made a
  * socket that is shut down in both directions: reads give the end, writes EPIPE. And this process has its connections no more.
  */
 
@@ -125,11 +160,18 @@ static int dead_socket(void)
 	return pair[0];
 }
 
+static bool stays(int fd)
+{
+	int flags = real()->fcntl(fd, F_GETFD);
+
+	return flags >= 0 && !(flags & FD_CLOEXEC);
+}
+
 static void replace(struct exec_state *e, int fd)
 {
-	int dead, flags = real()->fcntl(fd, F_GETFD);
+	int dead;
 
-	if (flags < 0 || (flags & FD_CLOEXEC) || e->n == MOST_REPLACED)
+	if (!stays(fd) || e->n == MOST_REPLACED)
 		return;
 	dead = dead_socket();
 	if (dead < 0)
@@ -141,6 +183,22 @@ static void replace(struct exec_state *e, int fd)
 	real()->close(dead);
 }
 
+/* Where others have it, they close. */
+static void give_up(struct sock *s)
+{
+	uint32_t ends;
+
+	if (s->counted || !s->held || atomic_load(&s->shared->holders) == 1)
+		return;
+	atomic_fetch_sub(&s->shared->holders, 1);
+	s->counted = COUNTED_HOLDER;
+	ends = atomic_load(&s->shared->ends);
+	while (s->joined && ends > 1 && !atomic_compare_exchange_weak(&s->shared->ends, &ends, ends - 1))
+		;
+	if (s->joined && ends > 1)
+		s->counted = COUNTED_END;
+}
+
 static void before_exec(struct exec_state *e)
 {
 	e->n = 0;
@@ -149,14 +207,12 @@ static void before_exec(struct exec_state *e)
 		struct sock *s = table_has(fd) ? table_get(fd, true) : NULL;
 		int kind = s != NULL ? sock_kind(s) : 0;
 
-		if (kind == SOCK_SMC || kind == SOCK_HANDSHAKE)
+		if (kind == SOCK_SMC || kind == SOCK_ELSEWHERE || (kind == SOCK_HANDSHAKE && stays(fd) && !handshake_refuse(s, fd)))
 			replace(e, fd);
 		if (s == NULL)
 			continue;
-		if (e->given_up && !s->counted && atomic_load(&s->shared->holders) > 1) {
-			atomic_fetch_sub(&s->shared->holders, 1);
-			s->counted = true;
-		}
+		if (e->given_up)
+			give_up(s);
 		sock_put(s);
 	}
 }
@@ -166,7 +222,9 @@ static void take_back(struct sock *s, int fd)
 	(void)fd;
 	if (s->counted)
 		atomic_fetch_add(&s->shared->holders, 1);
-	s->counted = false;
+	if (s->counted == COUNTED_END)
+		atomic_fetch_add(&s->shared->ends, 1);
+	s->counted = 0;
 }
 
 static void after_failed_exec(struct exec_state *e)
@@ -288,8 +346,10 @@ EXPORT void _Exit(int status)
 	_exit(status);
 }
 
+/* What the C library flushes later would find no connection. */
 __attribute__((destructor)) static void at_exit(void)
 {
+	streams_flush();
 	close_all();
 }
 
@@ -300,5 +360,5 @@ __attribute__((constructor)) static void set_up(void)
 	environment_setup();
 	hidden_setup();
 	spin_prepare();
-	pthread_atfork(before_fork, in_parent, in_child);
+	real_at_fork(before_fork, in_parent, in_child);
 }

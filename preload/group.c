@@ -15,11 +15,12 @@ static const int64_t idle_ns = INT64_C(600000000000), idle_client_ns = INT64_C(6
 enum { MOST_POOLED = 256 };
 
 static struct group *groups;
+static atomic_bool has_groups; /* for who looks without the lock */
 static uint32_t last_id;
 
 bool groups_any(void)
 {
-	return groups != NULL;
+	return atomic_load_explicit(&has_groups, memory_order_relaxed);
 }
 
 void groups_forked(void)
@@ -27,6 +28,7 @@ void groups_forked(void)
 	for (struct group *g = groups; g != NULL; g = g->next)
 		g->inherited = true;
 	groups = NULL;
+	atomic_store(&has_groups, false);
 	last_id = 0;
 	buffers_forget();
 }
@@ -59,6 +61,7 @@ static void unlink_group(struct group *g)
 			*at = g->next;
 			break;
 		}
+	atomic_store(&has_groups, groups != NULL);
 	g->keyed = false;
 }
 
@@ -110,6 +113,7 @@ static struct group *group_new(struct device *d, enum role role, uint32_t peer, 
 		g->keyed = true;
 		g->next = groups;
 		groups = g;
+		atomic_store(&has_groups, true);
 	}
 	return g;
 }
@@ -243,7 +247,8 @@ int group_take_buffer(struct group *g, uint8_t n, struct buffer **b)
 
 void group_give_buffer(struct group *g, struct buffer *b, bool reusable)
 {
-	count_add(g->device->procs, COUNT_RX_USAGE, -(int64_t)b->dmb.size);
+	if (!g->inherited)
+		count_add(g->device->procs, COUNT_RX_USAGE, -(int64_t)b->dmb.size);
 	if (reusable && g->peer != 0 && group_usable(g) && b->epoch == g->epoch && g->pooled < MOST_POOLED) {
 		b->next = g->pool;
 		g->pool = b;

@@ -58,7 +58,8 @@ static void fail(struct sock *s, int fd, int error)
 	atomic_store_explicit(&sh->kind, SOCK_FAILED, memory_order_release);
 	if (s->device != NULL)
 		count_handshake_error(s->device->procs, sh->client);
-	tcp_reset(fd);
+	if (!s->ended)
+		tcp_reset(fd);
 	debug("%s fd %d: the handshake failed: %s", sh->client ? "client" : "server", fd, strerror(error));
 	sock_settled(s, fd);
 }
@@ -80,12 +81,18 @@ static void decline(struct sock *s, int fd, uint32_t code)
 
 static void begin_stream(struct sock *s, int fd)
 {
-	if (link_open(&s->link, s->device, s) != 0) {
+	lock_take(&ends_lock);
+	if (!s->ended && link_open(&s->link, s->device, s) == 0) {
+		atomic_store(&s->shared->ends, 1);
+		s->joined = true;
+		atomic_store_explicit(&s->shared->kind, SOCK_SMC, memory_order_release);
+	}
+	lock_release(&ends_lock);
+	if (sock_kind(s) != SOCK_SMC) {
 		link_abandon(&s->link, s->device, false);
 		fail(s, fd, ECONNABORTED);
 		return;
 	}
-	atomic_store_explicit(&s->shared->kind, SOCK_SMC, memory_order_release);
 	debug("%s fd %d: SMC-D, token %016llx, peer token %016llx", s->shared->client ? "client" : "server", fd,
 	      (unsigned long long)link_token(&s->link), (unsigned long long)link_peer_token(&s->link));
 	sock_settled(s, fd);
@@ -132,6 +139,13 @@ static bool was_declined(struct sock *s, int fd, const unsigned char *b, int n, 
 
 /* ---- the client ---- */
 
+static atomic_bool has_proposed;
+
+bool handshake_has_proposed(void)
+{
+	return atomic_load_explicit(&has_proposed, memory_order_relaxed);
+}
+
 static void propose(struct sock *s, int fd)
 {
 	struct shared *sh = s->shared;
@@ -145,6 +159,7 @@ static void propose(struct sock *s, int fd)
 		fail(s, fd, ECONNRESET);
 		return;
 	}
+	atomic_store(&has_proposed, true);
 	sh->awaits = CLC_ACCEPT;
 	sh->proposed = now_ns();
 	sh->deadline = FOREVER; /* the server's program has to run */
@@ -332,6 +347,44 @@ bool handshake_drive(struct sock *s, int fd)
 	lock_release(&s->shared->handshake);
 	errno = saved;
 	return is_settled(s);
+}
+
+static bool is_unanswered(const struct sock *s)
+{
+	return sock_kind(s) == SOCK_HANDSHAKE && !s->shared->client && s->shared->awaits == CLC_PROPOSAL;
+}
+
+static void refuse_locked(struct sock *s, int fd)
+{
+	struct clc_proposal p;
+	struct clc_header h;
+	unsigned char b[CLC_MAX];
+	int n;
+
+	while ((n = next_message(fd, b, &h)) == 0 && now_ns() < s->shared->deadline) {
+		struct pollfd tcp = { .fd = fd, .events = POLLIN };
+		struct timespec left = time_left(s->shared->deadline);
+
+		(void)real()->ppoll(&tcp, 1, &left, NULL);
+	}
+	if (n <= 0)
+		fail(s, fd, n == 0 ? ETIMEDOUT : -n);
+	else if (clc_parse_proposal(b, (size_t)n, &p) != 0)
+		fail(s, fd, EPROTO);
+	else
+		decline(s, fd, SMC_DECL_OPTUNSUPP);
+}
+
+bool handshake_refuse(struct sock *s, int fd)
+{
+	int saved = errno;
+
+	lock_take(&s->shared->handshake);
+	if (is_unanswered(s))
+		refuse_locked(s, fd);
+	lock_release(&s->shared->handshake);
+	errno = saved;
+	return sock_kind(s) == SOCK_PLAIN;
 }
 
 int handshake_wait(struct sock *s, int fd, int64_t deadline)

@@ -23,6 +23,15 @@ short handshake_awaits(const struct sock *s);
 /* TCP stands on a client's socket that was marked. */
 void handshake_connected(struct sock *s, int fd);
 
+/* Whether this process has been a client. */
+bool handshake_has_proposed(void);
+
+/*
+ * Settle on TCP what may be handed to somebody who knows nothing of SMC: a server's connection that has not been answered. Waits for the
+ * client's Proposal, which is declined. Returns whether it is on TCP now.
+ */
+bool handshake_refuse(struct sock *s, int fd);
+
 /* Settle on TCP, and count why. */
 void settle_plain(struct sock *s, int fd, uint32_t reason, uint32_t diagnosis);
 

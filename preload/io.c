@@ -1,17 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* read and write, in all their forms. What is not a connection in SMC-D mode goes to the C library after one look at the table. */
+/* Reading and writing as a socket's modes and flags say. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdlib.h>
-#include <string.h>
 
-#include "debug.h"
 #include "io.h"
 #include "handshake.h"
 #include "real.h"
-#include "table.h"
 #include "wait.h"
 
 /* ---- limits ---- */
@@ -69,6 +65,8 @@ int io_ready(struct sock *s, int fd, enum side side, int flags)
 	switch (sock_kind(s)) {
 	case SOCK_SMC:
 		return 0;
+	case SOCK_ELSEWHERE:
+		return -ECONNRESET;
 	case SOCK_FAILED:
 		if (atomic_exchange(&s->shared->error_told, true))
 			return side == READER ? IO_END : -EPIPE;
@@ -110,7 +108,7 @@ ssize_t io_read(struct sock *s, int fd, const struct iovec *iov, int n, int flag
 
 /* ---- writing ---- */
 
-static void broken_pipe(int flags)
+void io_broken_pipe(int flags)
 {
 	if (!(flags & MSG_NOSIGNAL))
 		pthread_kill(pthread_self(), SIGPIPE);
@@ -144,7 +142,7 @@ ssize_t io_write(struct sock *s, int fd, const struct iovec *iov, int n, int fla
 		if (done > 0)
 			break;
 		if (put == -EPIPE)
-			broken_pipe(flags);
+			io_broken_pipe(flags);
 		if (put == -EAGAIN)
 			io_full(s);
 		return put;
@@ -161,285 +159,4 @@ void io_full(struct sock *s)
 {
 	if (s->items != NULL)
 		epoll_news(s);
-}
-
-/* ---- the calls ---- */
-
-ssize_t io_result(ssize_t n)
-{
-	if (n >= 0)
-		return n;
-	errno = (int)-n;
-	return -1;
-}
-
-enum direction { READS, WRITES };
-
-/* One call on a descriptor that the table has; false: it is the kernel's after all. */
-static bool move(int fd, enum direction way, const struct iovec *iov, int n, int flags, ssize_t *result)
-{
-	struct sock *s = table_get(fd, false);
-	int ready;
-
-	if (s == NULL || sock_kind(s) == SOCK_LISTENER) {
-		if (s != NULL)
-			sock_put(s);
-		return false;
-	}
-	ready = io_ready(s, fd, way == READS ? READER : WRITER, flags);
-	if (ready == IO_PLAIN) {
-		sock_put(s);
-		return false;
-	}
-	if (ready == IO_END)
-		*result = 0;
-	else if (ready < 0)
-		*result = ready;
-	else if (way == READS)
-		*result = io_read(s, fd, iov, n, flags);
-	else
-		*result = io_write(s, fd, iov, n, flags);
-	if (ready == -EPIPE)
-		broken_pipe(flags);
-	*result = io_result(*result);
-	sock_put(s);
-	return true;
-}
-
-static bool move_one(int fd, enum direction way, const void *b, size_t n, int flags, ssize_t *result)
-{
-	struct iovec iov = { (void *)(uintptr_t)b, n };
-
-	return move(fd, way, &iov, 1, flags, result);
-}
-
-EXPORT ssize_t read(int fd, void *b, size_t n)
-{
-	ssize_t result;
-
-	if (table_moves(fd) && move_one(fd, READS, b, n, 0, &result))
-		return result;
-	return real()->read(fd, b, n);
-}
-
-EXPORT ssize_t write(int fd, const void *b, size_t n)
-{
-	ssize_t result;
-
-	if (table_moves(fd) && move_one(fd, WRITES, b, n, 0, &result))
-		return result;
-	return real()->write(fd, b, n);
-}
-
-EXPORT ssize_t readv(int fd, const struct iovec *iov, int n)
-{
-	ssize_t result;
-
-	if (table_moves(fd) && move(fd, READS, iov, n, 0, &result))
-		return result;
-	return real()->readv(fd, iov, n);
-}
-
-EXPORT ssize_t writev(int fd, const struct iovec *iov, int n)
-{
-	ssize_t result;
-
-	if (table_moves(fd) && move(fd, WRITES, iov, n, 0, &result))
-		return result;
-	return real()->writev(fd, iov, n);
-}
-
-EXPORT ssize_t preadv2(int fd, const struct iovec *iov, int n, off_t offset, int flags)
-{
-	ssize_t result;
-
-	if (offset == -1 && table_moves(fd) && move(fd, READS, iov, n, flags & RWF_NOWAIT ? MSG_DONTWAIT : 0, &result))
-		return result;
-	return real()->preadv2(fd, iov, n, offset, flags);
-}
-
-EXPORT ssize_t pwritev2(int fd, const struct iovec *iov, int n, off_t offset, int flags)
-{
-	ssize_t result;
-
-	if (offset == -1 && table_moves(fd) && move(fd, WRITES, iov, n, flags & RWF_NOWAIT ? MSG_DONTWAIT : 0, &result))
-		return result;
-	return real()->pwritev2(fd, iov, n, offset, flags);
-}
-
-/* Flags under which there is nothing to move: urgent data is neither sent nor received, and the error queue is empty. */
-static bool odd(int flags, ssize_t *result)
-{
-	if (flags & MSG_OOB)
-		errno = EOPNOTSUPP;
-	else if (flags & MSG_ERRQUEUE)
-		errno = EAGAIN;
-	else
-		return false;
-	*result = -1;
-	return true;
-}
-
-static bool receive(int fd, const struct iovec *iov, int n, int flags, ssize_t *result)
-{
-	char waste[16384];
-	struct iovec away = { waste, sizeof(waste) };
-
-	if (odd(flags, result))
-		return true;
-	if (!(flags & MSG_TRUNC))
-		return move(fd, READS, iov, n, flags, result);
-	if (n > 0 && iov[0].iov_len < away.iov_len) /* TCP throws away what is received so */
-		away.iov_len = iov[0].iov_len;
-	return move(fd, READS, &away, 1, flags, result);
-}
-
-EXPORT ssize_t recvfrom(int fd, void *b, size_t n, int flags, struct sockaddr *from, socklen_t *size)
-{
-	struct iovec iov = { b, n };
-	ssize_t result;
-
-	if (!table_moves(fd) || !receive(fd, &iov, 1, flags, &result))
-		return real()->recvfrom(fd, b, n, flags, from, size);
-	if (from != NULL && size != NULL)
-		*size = 0;
-	return result;
-}
-
-EXPORT ssize_t recv(int fd, void *b, size_t n, int flags)
-{
-	struct iovec iov = { b, n };
-	ssize_t result;
-
-	if (table_moves(fd) && receive(fd, &iov, 1, flags, &result))
-		return result;
-	return real()->recv(fd, b, n, flags);
-}
-
-EXPORT ssize_t recvmsg(int fd, struct msghdr *m, int flags)
-{
-	ssize_t result;
-
-	if (!table_moves(fd) || !receive(fd, m->msg_iov, (int)m->msg_iovlen, flags, &result))
-		return real()->recvmsg(fd, m, flags);
-	m->msg_namelen = 0;
-	m->msg_controllen = 0;
-	m->msg_flags = 0;
-	return result;
-}
-
-EXPORT ssize_t send(int fd, const void *b, size_t n, int flags)
-{
-	ssize_t result;
-
-	if (table_moves(fd) && (odd(flags, &result) || move_one(fd, WRITES, b, n, flags, &result)))
-		return result;
-	return real()->send(fd, b, n, flags);
-}
-
-EXPORT ssize_t sendto(int fd, const void *b, size_t n, int flags, const struct sockaddr *to, socklen_t size)
-{
-	ssize_t result;
-
-	if (table_moves(fd) && (odd(flags, &result) || move_one(fd, WRITES, b, n, flags, &result)))
-		return result;
-	return real()->sendto(fd, b, n, flags, to, size);
-}
-
-/* A descriptor whose bytes do not go through TCP is nothing to whom it is passed. */
-static bool passes_connection(const struct msghdr *m)
-{
-	struct msghdr *header = (struct msghdr *)(uintptr_t)m;
-
-	for (struct cmsghdr *c = CMSG_FIRSTHDR(header); c != NULL; c = CMSG_NXTHDR(header, c)) {
-		size_t n = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-
-		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
-			continue;
-		for (size_t i = 0; i < n; i++) {
-			int passed;
-			struct sock *s;
-
-			memcpy(&passed, CMSG_DATA(c) + i * sizeof(int), sizeof(int));
-			s = table_moves(passed) ? table_get(passed, false) : NULL;
-			if (s == NULL)
-				continue;
-			(void)handshake_drive(s, passed);
-			if (sock_kind(s) == SOCK_SMC || sock_kind(s) == SOCK_HANDSHAKE) {
-				debug("fd %d is in SMC-D mode and cannot be passed to another process", passed);
-				sock_put(s);
-				return true;
-			}
-			sock_put(s);
-		}
-	}
-	return false;
-}
-
-EXPORT ssize_t sendmsg(int fd, const struct msghdr *m, int flags)
-{
-	ssize_t result;
-
-	if (table_moves(fd) && (odd(flags, &result) || move(fd, WRITES, m->msg_iov, (int)m->msg_iovlen, flags, &result)))
-		return result;
-	if (m->msg_controllen > 0 && passes_connection(m)) {
-		errno = EOPNOTSUPP;
-		return -1;
-	}
-	return real()->sendmsg(fd, m, flags);
-}
-
-EXPORT int sendmmsg(int fd, struct mmsghdr *m, unsigned int n, int flags)
-{
-	unsigned int sent = 0;
-
-	if (!table_moves(fd))
-		return real()->sendmmsg(fd, m, n, flags);
-	for (; sent < n; sent++) {
-		ssize_t one = sendmsg(fd, &m[sent].msg_hdr, flags);
-
-		if (one < 0)
-			return sent > 0 ? (int)sent : -1;
-		m[sent].msg_len = (unsigned int)one;
-	}
-	return (int)sent;
-}
-
-EXPORT int recvmmsg(int fd, struct mmsghdr *m, unsigned int n, int flags, struct timespec *timeout)
-{
-	unsigned int got = 0;
-
-	if (!table_moves(fd))
-		return real()->recvmmsg(fd, m, n, flags, timeout);
-	for (; got < n; got++) {
-		ssize_t one = recvmsg(fd, &m[got].msg_hdr, (flags & ~MSG_WAITFORONE) | (got > 0 ? MSG_DONTWAIT : 0));
-
-		if (one < 0)
-			return got > 0 ? (int)got : -1;
-		m[got].msg_len = (unsigned int)one;
-	}
-	return (int)got;
-}
-
-/* ---- what -D_FORTIFY_SOURCE calls ---- */
-
-EXPORT ssize_t __read_chk(int fd, void *b, size_t n, size_t room)
-{
-	if (n > room)
-		abort();
-	return read(fd, b, n);
-}
-
-EXPORT ssize_t __recv_chk(int fd, void *b, size_t n, size_t room, int flags)
-{
-	if (n > room)
-		abort();
-	return recv(fd, b, n, flags);
-}
-
-EXPORT ssize_t __recvfrom_chk(int fd, void *b, size_t n, size_t room, int flags, struct sockaddr *from, socklen_t *size)
-{
-	if (n > room)
-		abort();
-	return recvfrom(fd, b, n, flags, from, size);
 }

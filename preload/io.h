@@ -14,8 +14,14 @@ int io_ready(struct sock *s, int fd, enum side side, int flags);
 ssize_t io_read(struct sock *s, int fd, const struct iovec *iov, int n, int flags);
 ssize_t io_write(struct sock *s, int fd, const struct iovec *iov, int n, int flags);
 
+/* What a write on a connection that takes no more raises. */
+void io_broken_pipe(int flags);
+
 /* A write has met a full ring. */
 void io_full(struct sock *s);
+
+/* What the program's streams (stdio.c) have not written yet. */
+void streams_flush(void);
 
 /* A result as the C library gives it. */
 ssize_t io_result(ssize_t n);

@@ -12,7 +12,7 @@
 
 struct lock link_lock;
 
-/* A connection that this process has closed and the peer perhaps not. */
+/* A connection that this process has closed, and the peer, or processes that have it by fork, perhaps not. */
 struct ending {
 	struct ending *next;
 	struct link link;
@@ -20,16 +20,19 @@ struct ending {
 	struct shared *shared;
 	struct device *device;
 	int64_t until;
+	bool limited; /* one side was seen to have closed when until was set */
 };
 static struct ending *endings;
+static atomic_bool has_endings; /* for who looks without the lock */
 
-/* How long a closed connection waits for the peer to close (tcp_fin_timeout, for the same state of TCP). */
+/* How long the end of one side waits for the other's (tcp_fin_timeout, for the same state of TCP). */
 static const int64_t close_ns = INT64_C(60000000000);
 
 /* The decline code for an error of a device's operation (smc_buf_create, smcd_new_buf_create). */
 static int64_t reason(struct device *d, int err)
 {
 	device_noted(d, err);
+	debug("the device says: %s", strerror(-err));
 	if (err == -ENOSPC)
 		return SMC_DECL_MAX_DMB;
 	if (err == -ENODEV || err == -ENOTCONN || err == -ECONNABORTED)
@@ -57,24 +60,44 @@ static void finish(struct link *l, struct device *d, bool reusable)
 	}
 }
 
+static void leave_shared(struct shared *sh)
+{
+	if (atomic_fetch_sub(&sh->holders, 1) == 1)
+		arena_free(sh);
+}
+
+/* As long as neither side has closed, a child has the connection: that may last, unless the peer is gone. */
+static bool waits(struct ending *e, enum stream_end end, int64_t now)
+{
+	if (end == STREAM_OVER || end == STREAM_LOST || !group_usable(e->link.group))
+		return false;
+	if (now < e->until)
+		return true;
+	if (e->limited || !remote_has_owner(e->link.peer))
+		return false;
+	e->limited = end == STREAM_ENDING;
+	e->until = now + close_ns;
+	return true;
+}
+
 static void sweep_endings(int64_t now)
 {
 	for (struct ending **at = &endings; *at != NULL;) {
 		struct ending *e = *at;
-		bool over = stream_is_over(&e->stream);
+		enum stream_end end = stream_end_of(&e->stream);
 
-		if (!over && !e->shared->stream.spoiled && now < e->until && group_usable(e->link.group) &&
-		    !e->shared->stream.tcp_ended) {
+		if (waits(e, end, now)) {
 			at = &e->next;
 			continue;
 		}
 		*at = e->next;
-		if (over)
+		if (end == STREAM_OVER)
 			stream_reset_own(&e->stream);
-		finish(&e->link, e->device, over);
-		arena_free(e->shared);
+		finish(&e->link, e->device, end == STREAM_OVER);
+		leave_shared(e->shared);
 		free(e);
 	}
+	atomic_store(&has_endings, endings != NULL);
 }
 
 void link_sweep(void)
@@ -92,31 +115,34 @@ void link_sweep(void)
 
 bool link_busy(void)
 {
-	return endings != NULL || groups_any();
+	return atomic_load_explicit(&has_endings, memory_order_relaxed) || groups_any();
 }
 
 void link_forked(void)
 {
 	endings = NULL;
+	atomic_store(&has_endings, false);
 	groups_forked();
 }
 
-void link_end(struct sock *s, bool last)
+/* A child leaves the DMBs to the process that has made the connection. */
+void link_end(struct sock *s)
 {
 	struct link *l = &s->link;
 	struct group *g = l->group;
 	struct ending *e;
 
 	lock_take(&link_lock);
-	e = last && !g->inherited ? calloc(1, sizeof(*e)) : NULL;
+	e = g->inherited ? NULL : calloc(1, sizeof(*e));
 	if (e != NULL) {
-		*e = (struct ending){ endings, *l, s->stream, s->shared, s->device, now_ns() + close_ns };
+		*e = (struct ending){ endings, *l, s->stream, s->shared, s->device, now_ns() + close_ns, s->last };
 		endings = e;
+		atomic_store(&has_endings, true);
 		sweep_endings(now_ns());
 	} else {
 		finish(l, s->device, false);
-		if (last)
-			arena_free(s->shared);
+		if (s->held)
+			leave_shared(s->shared);
 	}
 	lock_release(&link_lock);
 }
@@ -176,11 +202,30 @@ int64_t link_serve(struct link *l, struct device *d, uint32_t peer, uint8_t size
 	return code;
 }
 
+/*
+ * One that stayed attached. Its owner offers it again as soon as both sides have closed, which another thread here may still be at work on:
+ * that is waited for.
+ */
+static struct remote *resting(uint64_t token)
+{
+	enum { STEP_US = 100, STEPS = 10000 };
+	struct remote *r = remote_find(token);
+
+	for (int i = 0; r != NULL && r->in_use && i < STEPS; i++) {
+		lock_release(&link_lock);
+		usleep(STEP_US);
+		lock_take(&link_lock);
+		sweep_endings(now_ns());
+		r = remote_find(token);
+	}
+	return r;
+}
+
 /* Attaches a peer's DMB, or takes the one that stayed attached. */
 static int attach(struct link *l, struct device *d, enum role role, const struct clc_answer *from)
 {
 	size_t size = (size_t)SMC_MIN_BUFFER << from->size;
-	struct remote *r = remote_find(from->token);
+	struct remote *r = resting(from->token);
 
 	if (from->size > SMC_MAX_COMPRESSED || buffer_is_own(from->token, role))
 		return -EPROTO;
@@ -285,8 +330,7 @@ void link_abandon(struct link *l, struct device *d, bool out_of_sync)
 	if (out_of_sync && l->group != NULL)
 		l->group->known = false;
 	if (l->own != NULL && l->told) {
-		count_add(d->procs, COUNT_RX_USAGE, -(int64_t)l->own->dmb.size);
-		buffer_close(l->own);
+		group_give_buffer(l->group, l->own, false);
 		l->own = NULL;
 	}
 	finish(l, d, l->peer == NULL);

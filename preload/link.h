@@ -44,10 +44,10 @@ void link_abandon(struct link *l, struct device *d, bool out_of_sync);
 int link_open(struct link *l, struct device *d, struct sock *s);
 
 /*
- * The connection is over for this process. last: no other one has it. The DMBs are kept for the next connection once the peer has closed
- * too; state is the arena's, which the call takes over.
+ * The connection is over for this process. The DMBs are kept for the next connection once both sides have closed, whichever process is the
+ * last one of this side: the peer cannot tell, and will offer its own again. The call takes over this process's part of the shared state.
  */
-void link_end(struct sock *s, bool last);
+void link_end(struct sock *s);
 
 /* Looks after what waits for its end, idle groups and lost peers. now: in ns. */
 void link_sweep(void);

@@ -80,6 +80,12 @@ void page_leave(struct own_page *p, uint16_t bit)
 		sock_put(s);
 }
 
+bool page_forked(struct own_page *p, uint16_t bit, const struct sock *s)
+{
+	p->lock.word = 0;
+	return bit < p->room && p->socks[bit] == s;
+}
+
 /* Bits that are nobody's are ignored. Whom they concern hears of it without the page's lock. */
 static void hand_on(struct own_page *p, unsigned int word, uint64_t bits)
 {
@@ -114,18 +120,38 @@ void page_look(struct own_page *p)
 	}
 }
 
-void page_sleep(struct own_page *p)
+void page_use(struct own_page *p, int sets)
 {
 	lock_take(&p->lock);
-	p->sleepers++;
-	atomic_store(page_wait(&p->page), ISMFS_SLEEPS_ON_BELL);
+	p->sets += (unsigned int)sets;
 	lock_release(&p->lock);
 }
 
-void page_awake(struct own_page *p)
+/* Under the page's lock. */
+static void say(struct own_page *p, bool asleep)
+{
+	atomic_store(page_wait(&p->page), asleep ? ISMFS_SLEEPS_ON_BELL : ISMFS_AWAKE);
+}
+
+bool page_sleep(struct own_page *p, bool visited)
+{
+	bool all, deputy = false;
+
+	lock_take(&p->lock);
+	all = ++p->sleepers >= p->sets;
+	if (!all && visited && !p->deputy)
+		p->deputy = deputy = true;
+	say(p, all || !p->deputy);
+	lock_release(&p->lock);
+	return deputy;
+}
+
+void page_awake(struct own_page *p, bool deputy)
 {
 	lock_take(&p->lock);
 	p->sleepers--;
-	atomic_store(page_wait(&p->page), p->sleepers > 0 ? ISMFS_SLEEPS_ON_BELL : ISMFS_AWAKE);
+	if (deputy)
+		p->deputy = false;
+	say(p, p->sleepers > 0 && !p->deputy);
 	lock_release(&p->lock);
 }

@@ -3,6 +3,9 @@
  * The own doorbell page of a link group, on which the group's connections that are in epoll sets sleep (docs/dmb-format.md 2). Whichever
  * thread looks takes the bits for all and hands them on. While threads sleep on the page it says so; who leaves while others stay says so
  * again.
+ *
+ * Where several sets use a page, a busy process has some threads asleep at any time, and a peer would have to ring for each message. So as
+ * long as others are awake and come to look, one of those that sleep, the deputy, sleeps for a short while only, and the page says nothing.
  */
 #ifndef PRELOAD_PAGE_H
 #define PRELOAD_PAGE_H
@@ -16,7 +19,9 @@ struct own_page {
 	_Atomic uint32_t refs; /* the group's, and those of epoll sets */
 	_Atomic unsigned int words; /* up to the last bit in use */
 	struct lock lock;      /* guards the rest */
-	unsigned int sleepers;
+	unsigned int sleepers, sets; /* threads, and sets that use it */
+	bool deputy;
+	_Atomic uint32_t visits; /* of threads that come from the program to wait */
 	struct sock **socks; /* by bit */
 	unsigned int room;
 	struct buffer *buffer;
@@ -29,12 +34,21 @@ void page_put_locked(struct own_page *p); /* under link_lock */
 /* false: no memory. */
 bool page_join(struct own_page *p, uint16_t bit, struct sock *s);
 void page_leave(struct own_page *p, uint16_t bit);
+/* In a child of fork. Returns whether the page holds the socket. */
+bool page_forked(struct own_page *p, uint16_t bit, const struct sock *s);
 
 /* Take the bits and hand them to whom they concern. */
 void page_look(struct own_page *p);
 
-/* Around a sleep on the page's bell. After page_sleep look again. */
-void page_sleep(struct own_page *p);
-void page_awake(struct own_page *p);
+/* One more set uses it, or one less. */
+void page_use(struct own_page *p, int sets);
+
+/*
+ * Around a sleep on the page's bell. After page_sleep look again. visited: others have come to look since this thread slept last. Returns
+ * whether it is the deputy: then it sleeps no longer than PAGE_DEPUTY_NS.
+ */
+#define PAGE_DEPUTY_NS INT64_C(500000)
+bool page_sleep(struct own_page *p, bool visited);
+void page_awake(struct own_page *p, bool deputy);
 
 #endif

@@ -1,18 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * poll and select with connections among their descriptors. The kernel polls the rest, and of each connection TCP, for its end or its
+ * poll with connections among its descriptors. The kernel polls the rest, and of each connection TCP, for its end or its
  * handshake, and the bell.
  */
 #define _GNU_SOURCE
 #include <errno.h>
-#include <limits.h>
 #include <poll.h>
 #include <stdlib.h>
-#include <string.h>
 
-#include "device.h"
+#include "epoll.h"
 #include "handshake.h"
 #include "io.h"
+#include "poll.h"
 #include "real.h"
 #include "table.h"
 #include "wait.h"
@@ -250,13 +249,15 @@ static int wait_one(struct request *r)
 
 static bool any_moves(const struct pollfd *fds, nfds_t n)
 {
-	for (nfds_t i = 0; i < n; i++)
-		if (table_moves(fds[i].fd))
-			return true;
-	return false;
+	bool any = false;
+
+	for (nfds_t i = 0; i < n; i++) {
+		epoll_nested(fds[i].fd);
+		any = any || table_moves(fds[i].fd);
+	}
+	return any;
 }
 
-/* n is not 0, and one descriptor at least is in the table. */
 static int wait_request(struct request *r)
 {
 	struct watch few_watches[ON_STACK], *more_watches = NULL;
@@ -297,34 +298,31 @@ static int wait_request(struct request *r)
 	return result;
 }
 
-/* glibc's headers say that poll only writes what it is given, but events are read. */
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-
-/* ---- poll ---- */
-
-EXPORT int poll(struct pollfd *fds, nfds_t n, int timeout)
+int poll_connections(struct pollfd *fds, nfds_t n, int64_t deadline, const sigset_t *mask)
 {
-	struct request r = { .fds = fds, .n = n };
+	struct request r = { .fds = fds, .n = n, .deadline = deadline, .mask = mask };
 
-	if (!any_moves(fds, n))
-		return real()->poll(fds, n, timeout);
-	r.deadline = deadline_in(timeout);
 	return wait_request(&r);
 }
 
-static int64_t deadline_of(const struct timespec *timeout)
+/* glibc's headers say that poll only writes what it is given, but events are read. */
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+
+/* ---- the calls ---- */
+
+EXPORT int poll(struct pollfd *fds, nfds_t n, int timeout)
+{
+	return any_moves(fds, n) ? poll_connections(fds, n, deadline_in(timeout), NULL) : real()->poll(fds, n, timeout);
+}
+
+int64_t poll_deadline(const struct timespec *timeout)
 {
 	return timeout == NULL ? FOREVER : now_ns() + timeout->tv_sec * INT64_C(1000000000) + timeout->tv_nsec;
 }
 
 EXPORT int ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout, const sigset_t *mask)
 {
-	struct request r = { .fds = fds, .n = n, .mask = mask };
-
-	if (!any_moves(fds, n))
-		return real()->ppoll(fds, n, timeout, mask);
-	r.deadline = deadline_of(timeout);
-	return wait_request(&r);
+	return any_moves(fds, n) ? poll_connections(fds, n, poll_deadline(timeout), mask) : real()->ppoll(fds, n, timeout, mask);
 }
 
 EXPORT int __poll_chk(struct pollfd *fds, nfds_t n, int timeout, size_t room)
@@ -339,114 +337,4 @@ EXPORT int __ppoll_chk(struct pollfd *fds, nfds_t n, const struct timespec *time
 	if (room / sizeof(*fds) < n)
 		abort();
 	return ppoll(fds, n, timeout, mask);
-}
-
-/* ---- select ---- */
-
-struct sets {
-	int n;
-	fd_set *in, *out, *odd;
-};
-
-static bool in_set(const fd_set *set, int fd)
-{
-	return set != NULL && (((const unsigned long *)(const void *)set)[fd / (8 * (int)sizeof(long))] >> fd % (8 * (int)sizeof(long)) & 1);
-}
-
-static void put_in_set(fd_set *set, int fd, bool in)
-{
-	unsigned long *word, bit = 1UL << fd % (8 * (int)sizeof(long));
-
-	if (set == NULL)
-		return;
-	word = &((unsigned long *)(void *)set)[fd / (8 * (int)sizeof(long))];
-	*word = in ? *word | bit : *word & ~bit;
-}
-
-static bool any_in_table(const struct sets *s)
-{
-	for (int fd = 0; fd < s->n; fd++)
-		if (table_moves(fd) && (in_set(s->in, fd) || in_set(s->out, fd) || in_set(s->odd, fd)))
-			return true;
-	return false;
-}
-
-static short events_of(const struct sets *s, int fd)
-{
-	return (short)((in_set(s->in, fd) ? POLLIN : 0) | (in_set(s->out, fd) ? POLLOUT : 0) | (in_set(s->odd, fd) ? POLLPRI : 0));
-}
-
-static int answer(const struct sets *s, const struct pollfd *fds, nfds_t n)
-{
-	int ready = 0;
-
-	for (nfds_t i = 0; i < n; i++)
-		if (fds[i].revents & POLLNVAL) {
-			errno = EBADF;
-			return -1;
-		}
-	for (nfds_t i = 0; i < n; i++) {
-		short asked = fds[i].events, has = fds[i].revents;
-		bool in = (asked & POLLIN) && (has & (POLLIN | POLLHUP | POLLERR)), out = (asked & POLLOUT) && (has & (POLLOUT | POLLERR));
-		bool odd = (asked & POLLPRI) && (has & POLLPRI);
-
-		put_in_set(s->in, fds[i].fd, in);
-		put_in_set(s->out, fds[i].fd, out);
-		put_in_set(s->odd, fds[i].fd, odd);
-		ready += in + out + odd;
-	}
-	return ready;
-}
-
-static int select_by_poll(const struct sets *s, int64_t deadline, const sigset_t *mask)
-{
-	struct pollfd *fds = malloc((size_t)s->n * sizeof(*fds));
-	struct request r = { .fds = fds, .deadline = deadline, .mask = mask };
-	int result;
-
-	if (fds == NULL) {
-		errno = ENOMEM;
-		return -1;
-	}
-	for (int fd = 0; fd < s->n; fd++) {
-		short events = events_of(s, fd);
-
-		if (events != 0)
-			fds[r.n++] = (struct pollfd){ .fd = fd, .events = events };
-	}
-	result = wait_request(&r);
-	if (result >= 0)
-		result = answer(s, fds, r.n);
-	free(fds);
-	return result;
-}
-
-/* Linux's select says how much time is left. */
-EXPORT int select(int n, fd_set *in, fd_set *out, fd_set *odd, struct timeval *timeout)
-{
-	struct sets s = { n, in, out, odd };
-	int64_t deadline = FOREVER, left;
-	int result;
-
-	if (!any_in_table(&s))
-		return real()->select(n, in, out, odd, timeout);
-	if (timeout != NULL)
-		deadline = now_ns() + timeout->tv_sec * INT64_C(1000000000) + timeout->tv_usec * INT64_C(1000);
-	result = select_by_poll(&s, deadline, NULL);
-	if (timeout != NULL) {
-		left = deadline - now_ns();
-		left = left > 0 ? left : 0;
-		timeout->tv_sec = left / INT64_C(1000000000);
-		timeout->tv_usec = left % INT64_C(1000000000) / 1000;
-	}
-	return result;
-}
-
-EXPORT int pselect(int n, fd_set *in, fd_set *out, fd_set *odd, const struct timespec *timeout, const sigset_t *mask)
-{
-	struct sets s = { n, in, out, odd };
-
-	if (!any_in_table(&s))
-		return real()->pselect(n, in, out, odd, timeout, mask);
-	return select_by_poll(&s, deadline_of(timeout), mask);
 }

@@ -39,3 +39,21 @@ void real_find(void)
 		real_functions.epoll_pwait2 = no_epoll_pwait2;
 	errno = saved;
 }
+
+/* glibc has pthread_atfork only to be linked into programs, as a call of another one; musl has no other one. */
+void real_at_fork(void (*before)(void), void (*in_parent)(void), void (*in_child)(void))
+{
+	extern int __register_atfork(void (*)(void), void (*)(void), void (*)(void), void *) __attribute__((weak));
+	extern void *__dso_handle __attribute__((visibility("hidden")));
+	int (*at_fork)(void (*)(void), void (*)(void), void (*)(void));
+	void *found;
+
+	if (__register_atfork != NULL) {
+		(void)__register_atfork(before, in_parent, in_child, &__dso_handle);
+		return;
+	}
+	found = dlsym(RTLD_DEFAULT, "pthread_atfork");
+	memcpy(&at_fork, &found, sizeof(at_fork));
+	if (at_fork != NULL)
+		(void)at_fork(before, in_parent, in_child);
+}

@@ -5,6 +5,8 @@
 
 #include <poll.h>
 #include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/select.h>
@@ -14,6 +16,8 @@
 #include <time.h>
 
 struct mmsghdr;
+struct io_uring;
+struct io_uring_params;
 
 #define REAL_FUNCTIONS(X)                                                                              \
 	X(int, close, (int))                                                                           \
@@ -59,6 +63,12 @@ struct mmsghdr;
 	X(int, execve, (const char *, char *const[], char *const[]))                                   \
 	X(int, execvpe, (const char *, char *const[], char *const[]))                                  \
 	X(int, fexecve, (int, char *const[], char *const[]))                                           \
+	X(FILE *, fdopen, (int, const char *))                                                         \
+	X(int, vdprintf, (int, const char *, va_list))                                                 \
+	X(int, __vdprintf_chk, (int, int, const char *, va_list))                                      \
+	X(int, io_uring_queue_init, (unsigned int, struct io_uring *, unsigned int))                   \
+	X(int, io_uring_queue_init_params, (unsigned int, struct io_uring *, struct io_uring_params *)) \
+	X(int, io_uring_setup, (unsigned int, struct io_uring_params *))                               \
 	X(void, _exit, (int))
 
 struct real {
@@ -69,6 +79,9 @@ struct real {
 
 extern struct real real_functions;
 void real_find(void);
+
+/* pthread_atfork. */
+void real_at_fork(void (*before)(void), void (*in_parent)(void), void (*in_child)(void));
 
 /* A constructor of another library can call before this one's has run. */
 static inline const struct real *real(void)

@@ -18,12 +18,7 @@
 
 /* Objects are never given back to the C library: a descriptor's entry can be looked at while it goes. */
 static struct sock *free_socks;
-static struct lock free_lock;
-
-void sock_forked(void)
-{
-	free_lock.word = 0;
-}
+struct lock ends_lock, free_lock;
 
 static struct sock *object_take(void)
 {
@@ -63,7 +58,11 @@ struct sock *sock_new(enum kind kind, bool client, int fd)
 	memset(&s->link, 0, sizeof(s->link));
 	memset(&s->stream, 0, sizeof(s->stream));
 	s->items = NULL;
-	s->ended = s->last = false;
+	s->ended = false;
+	s->last = false;
+	s->held = true;
+	s->joined = false;
+	s->counted = 0;
 	s->waiters[READER] = s->waiters[WRITER] = 0;
 	s->spinning = (struct spinning){ 0 };
 	atomic_store(&sh->holders, 1);
@@ -77,18 +76,25 @@ struct sock *sock_new(enum kind kind, bool client, int fd)
 	return s;
 }
 
+static void forget_slot(struct sock *s)
+{
+	if (s->device != NULL && s->shared->slot != 0 && s->shared->described == s->device->process)
+		slot_free(s->device->procs, s->shared->slot);
+	s->shared->slot = 0;
+}
+
 static void give_back(struct sock *s)
 {
-	int kind = sock_kind(s);
-
-	if (kind == SOCK_SMC) {
-		link_end(s, s->last);
+	if (sock_kind(s) == SOCK_SMC) {
+		link_end(s);
 		return;
 	}
-	if (kind == SOCK_HANDSHAKE && s->link.group != NULL)
+	if (s->link.group != NULL) /* a handshake, perhaps one that only the parent has gone on with */
 		link_abandon(&s->link, s->device, false);
-	if (s->last)
+	if (s->held && atomic_fetch_sub(&s->shared->holders, 1) == 1) {
+		forget_slot(s);
 		arena_free(s->shared);
+	}
 }
 
 void sock_put(struct sock *s)
@@ -146,8 +152,10 @@ void sock_describe(struct sock *s, int fd)
 
 	if (s->device == NULL)
 		return;
-	if (s->shared->slot == 0)
+	if (s->shared->slot == 0) {
 		s->shared->slot = slot_take(s->device->procs);
+		s->shared->described = s->device->process;
+	}
 	if (s->shared->slot == 0)
 		return;
 	if (s->shared->inode == 0) {
@@ -196,13 +204,6 @@ void sock_settled(struct sock *s, int fd)
 
 /* ---- the end ---- */
 
-static void forget_slot(struct sock *s)
-{
-	if (s->device != NULL && s->shared->slot != 0)
-		slot_free(s->device->procs, s->shared->slot);
-	s->shared->slot = 0;
-}
-
 static void linger_zero(int fd)
 {
 	struct linger zero = { 1, 0 };
@@ -210,22 +211,37 @@ static void linger_zero(int fd)
 	(void)real()->setsockopt(fd, SOL_SOCKET, SO_LINGER, &zero, sizeof(zero));
 }
 
-/* The last descriptor of this process goes. Threads that wait on the connection are told. */
+/* What a descriptor was; NULL: nothing. ended: it was the last one of this process. */
+static struct sock *take_out(int fd, bool *ended)
+{
+	struct sock *s;
+
+	*ended = false;
+	lock_take(&ends_lock);
+	s = table_take(fd);
+	if (s != NULL && atomic_fetch_sub(&s->fds, 1) == 1) {
+		s->last = s->joined && atomic_fetch_sub(&s->shared->ends, 1) == 1;
+		s->ended = *ended = true;
+	}
+	lock_release(&ends_lock);
+	return s;
+}
+
+/* Threads that wait on the connection are told. */
 static void release(struct sock *s, int fd)
 {
 	struct shared *sh = s->shared;
 	int kind = sock_kind(s);
 
-	s->last = atomic_fetch_sub(&sh->holders, 1) == 1;
-	s->ended = true;
-	if (s->last)
-		forget_slot(s);
-	if (kind == SOCK_HANDSHAKE && s->last)
+	if (kind == SOCK_HANDSHAKE && atomic_load(&sh->holders) == 1)
 		linger_zero(fd); /* the peer must not take what it has of the handshake for a connection */
 	if (kind != SOCK_SMC)
 		return;
-	if (s->last && stream_close(&s->stream, atomic_load(&sh->linger_zero)))
-		linger_zero(fd);
+	if (s->last) {
+		forget_slot(s);
+		if (stream_close(&s->stream, atomic_load(&sh->linger_zero)))
+			linger_zero(fd);
+	}
 	if (s->waiters[READER] + s->waiters[WRITER] > 0)
 		stream_rouse(&s->stream);
 	link_leave_page(&s->link);
@@ -233,12 +249,13 @@ static void release(struct sock *s, int fd)
 
 bool sock_drop(int fd)
 {
-	struct sock *s = table_take(fd);
+	bool ended;
+	struct sock *s = take_out(fd, &ended);
 
 	if (s == NULL)
 		return false;
 	epoll_forget(s, fd);
-	if (atomic_fetch_sub(&s->fds, 1) == 1)
+	if (ended)
 		release(s, fd);
 	sock_put(s);
 	return true;

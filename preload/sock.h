@@ -9,6 +9,7 @@
  *   PLAIN        fallen back: everything is the kernel's, only the description in conns is kept
  *   FAILED       the handshake ended without a connection, TCP is reset
  *   LISTENER
+ *   ELSEWHERE    SMC by a handshake that another process did after the fork: this one has only the descriptor
  *
  * What the processes that share a socket after a fork must agree on lies in shared memory (struct shared); the rest is each one's.
  */
@@ -24,11 +25,12 @@
 #include "link.h"
 #include "spin.h"
 
-enum kind { SOCK_CONNECTING = 1, SOCK_HANDSHAKE, SOCK_SMC, SOCK_PLAIN, SOCK_FAILED, SOCK_LISTENER };
+enum kind { SOCK_CONNECTING = 1, SOCK_HANDSHAKE, SOCK_SMC, SOCK_PLAIN, SOCK_FAILED, SOCK_LISTENER, SOCK_ELSEWHERE };
 
 struct shared {
 	_Atomic uint32_t used;    /* this place of the arena is taken */
-	_Atomic uint32_t holders; /* processes that have it */
+	_Atomic uint32_t holders; /* processes that have it, or look after its end */
+	_Atomic uint32_t ends;    /* those with a descriptor and the DMBs: the last one closes */
 	_Atomic int kind;
 	struct lock handshake; /* held by who carries it on; guards what follows up to stream */
 	bool client, kernel;   /* kernel: the peer is the kernel's SMC */
@@ -42,15 +44,17 @@ struct shared {
 	_Atomic int64_t receive_limit, send_limit; /* SO_RCVTIMEO and SO_SNDTIMEO in ns, 0 none, -1 not known */
 	_Atomic int buffer;                        /* SO_RCVBUF as the program set it, 0 not */
 	uint32_t slot;
+	int described; /* the process in whose block the slot is */
 	uint64_t inode;
 	uint32_t reason, diagnosis;
 	struct clc_local sent; /* what the Proposal offered */
 	struct clc_answer accept;
-	int owner; /* the process that has the DMBs */
 	struct stream_state stream;
 };
 
 struct item;
+
+enum { COUNTED_HOLDER = 1, COUNTED_END };
 
 struct sock {
 	_Atomic uint32_t refs;
@@ -66,14 +70,19 @@ struct sock {
 	_Atomic unsigned int waiters[SIDES];
 	struct spinning spinning;
 	_Atomic uint32_t heard; /* the device's word when the peer was last asked for */
-	bool ended, last; /* no descriptor is left; in no other process either */
-	bool counted;     /* during a fork or an exec */
+	_Atomic bool ended;  /* no descriptor is left */
+	bool last;           /* in no other process with the DMBs either */
+	bool held;           /* this process is one of the holders */
+	_Atomic bool joined; /* and of the ends */
+	uint8_t counted;     /* during a fork or an exec: as what */
 	struct sock *next_free;
 };
 
 static inline int sock_kind(const struct sock *s)
 {
-	return atomic_load_explicit(&s->shared->kind, memory_order_acquire);
+	int kind = atomic_load_explicit(&s->shared->kind, memory_order_acquire);
+
+	return kind == SOCK_SMC && s->stream.own == NULL ? SOCK_ELSEWHERE : kind;
 }
 
 /* A new one with one descriptor and two references, the table's and the caller's. NULL: no memory. */
@@ -97,8 +106,11 @@ bool sock_drop(int fd);
 /* One more descriptor of the same socket. */
 void sock_alias(int from, int to);
 
-/* In a child of fork. */
-void sock_forked(void);
+/*
+ * Held by a fork, so that what it counts is what the child finds: no connection comes about meanwhile, and no descriptor goes. Taken before
+ * link_lock. free_lock is of the objects that are not in use.
+ */
+extern struct lock ends_lock, free_lock;
 
 /* Whether this is the process that the library knows: not a child of vfork, which has its parent's memory. */
 bool process_is_ours(void);

@@ -122,6 +122,13 @@ void hidden_close(int fd)
 	real()->close(fd);
 }
 
+void hidden_drain(int fd)
+{
+	char bytes[4096];
+
+	(void)!real()->read(fd, bytes, sizeof(bytes));
+}
+
 int hidden_next(unsigned int from)
 {
 	for (unsigned int fd = from; fd < TABLE_SIZE; fd++) {

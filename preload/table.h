@@ -37,6 +37,12 @@ static inline bool table_has(int fd)
 	return (unsigned int)fd < TABLE_SIZE && atomic_load_explicit(&table[fd], memory_order_acquire) != 0;
 }
 
+/* What an entry that is there holds. Only for who is alone: it takes no reference. */
+static inline struct sock *table_sock(int fd)
+{
+	return (struct sock *)(atomic_load_explicit(&table[fd], memory_order_acquire) & ~(uintptr_t)TABLE_PLAIN);
+}
+
 /* The socket of a descriptor, to be given back by sock_put; NULL: none. Plain ones only if any is set. */
 struct sock *table_get(int fd, bool any);
 
@@ -52,6 +58,8 @@ int table_end(void);
 int hidden_take(int fd);
 bool hidden_has(int fd);
 void hidden_close(int fd);
+/* Empties a bell or an eventfd. */
+void hidden_drain(int fd);
 
 /* For close_range: the lowest hidden one from a number on, or -1. */
 int hidden_next(unsigned int from);

@@ -83,30 +83,26 @@ bool wait_spin(struct sock *s, short wanted)
 
 /* ---- sleeping ---- */
 
-static int sleep_on_futex(struct sock *s, enum side side, int64_t until)
+static int sleep_on_futex(struct sock *s, enum side side, const struct timespec *left)
 {
 	_Atomic uint32_t *sequence = stream_sequence(&s->stream);
 	uint32_t before = atomic_load(sequence);
-	struct timespec left;
 
 	if (!wait_announce(s, side, ISMFS_SLEEPS_ON_FUTEX, wants[side]))
 		return 0;
-	left = time_left(until);
-	return syscall(SYS_futex, sequence, FUTEX_WAIT, before, &left, NULL, 0) != 0 ? errno : 0;
+	return syscall(SYS_futex, sequence, FUTEX_WAIT, before, left, NULL, 0) != 0 ? errno : 0;
 }
 
 /* Where the peer cannot wake a futex. */
-static int sleep_on_bell(struct sock *s, int fd, enum side side, int64_t until)
+static int sleep_on_bell(struct sock *s, int fd, enum side side, const struct timespec *left)
 {
 	struct pollfd fds[2] = { { .fd = s->stream.own_bell, .events = POLLIN }, { .fd = fd, .events = POLLIN | POLLRDHUP } };
 	char rung[4096];
-	struct timespec left;
 
 	(void)!real()->read(s->stream.own_bell, rung, sizeof(rung));
 	if (!wait_announce(s, side, ISMFS_SLEEPS_ON_BELL, wants[side]))
 		return 0;
-	left = time_left(until);
-	return real()->ppoll(fds, s->shared->stream.tcp_ended ? 1 : 2, &left, NULL) < 0 ? errno : 0;
+	return real()->ppoll(fds, s->shared->stream.tcp_ended ? 1 : 2, left, NULL) < 0 ? errno : 0;
 }
 
 int wait_side(struct sock *s, int fd, enum side side, int64_t deadline)
@@ -118,14 +114,15 @@ int wait_side(struct sock *s, int fd, enum side side, int64_t deadline)
 		return 0;
 	wait_enter(s, side);
 	while (!(stream_ready(&s->stream) & wants[side])) {
-		int64_t now = now_ns(), until = now + tick_ns < deadline ? now + tick_ns : deadline;
+		int64_t now = now_ns(), ns = now + tick_ns < deadline ? tick_ns : deadline - now;
+		struct timespec left = { ns / INT64_C(1000000000), ns % INT64_C(1000000000) };
 		int err;
 
 		if (now >= deadline) {
 			result = -EAGAIN;
 			break;
 		}
-		err = s->stream.separated ? sleep_on_bell(s, fd, side, until) : sleep_on_futex(s, side, until);
+		err = s->stream.separated ? sleep_on_bell(s, fd, side, &left) : sleep_on_futex(s, side, &left);
 		spin_slept(&s->spinning, now_ns() - now);
 		if (err == EINTR && signal_interrupts()) {
 			result = -EINTR;

@@ -234,3 +234,14 @@ func (d *device) connsTo(port string) (conns []tree.Conn) {
 	}
 	return conns
 }
+
+// wantNoneTo waits until no connection to a port is left, at either end.
+func (d *device) wantNoneTo(port string) {
+	d.t.Helper()
+	waitFor(d.t, "the end of the connections", func() error {
+		if n := len(d.connsTo(port)); n != 0 {
+			return fmt.Errorf("%d lines", n)
+		}
+		return nil
+	})
+}

@@ -3,7 +3,6 @@
 package tests
 
 import (
-	"fmt"
 	"testing"
 	"time"
 )
@@ -20,12 +19,7 @@ func TestRunKill(t *testing.T) {
 			d.wantBothEnds(port, 50)
 			time.Sleep(pause)
 			client.kill()
-			waitFor(t, "the server to notice", func() error {
-				if n := len(d.connsTo(port)); n != 0 {
-					return fmt.Errorf("%d lines", n)
-				}
-				return nil
-			})
+			d.wantNoneTo(port)
 			d.wantSMC(1, func() { d.run(underRun, "redis-cli", "-p", port, "ping") })
 			server.kill()
 		} else {

@@ -340,12 +340,7 @@ func TestRunGo(t *testing.T) {
 			d.wantBothEnds(port, 1)
 			c.Close()
 		})
-		waitFor(t, "the end of both ends", func() error {
-			if n := len(d.connsTo(port)); n != 0 {
-				return fmt.Errorf("%d lines", n)
-			}
-			return nil
-		})
+		d.wantNoneTo(port)
 	}
 
 	l := peer.Listen(overSMC, "tcp", "127.0.0.1:0")

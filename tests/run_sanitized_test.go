@@ -6,14 +6,12 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
 // TestRunSanitized: the same calls in a program and a library that are built with AddressSanitizer, and with ThreadSanitizer.
 func TestRunSanitized(t *testing.T) {
-	if raceEnabled {
-		t.Skip("it is not about Go")
-	}
 	for sanitizer, options := range map[string]string{
 		"address": "ASAN_OPTIONS=detect_leaks=0:exitcode=66",
 		"thread":  "TSAN_OPTIONS=exitcode=66:die_after_fork=0",
@@ -38,6 +36,16 @@ func TestRunSanitized(t *testing.T) {
 				t.Errorf("it has written %d bytes, xfer_bytes grew by %d", bytes, grown)
 			}
 			d.WantCount(0)
+			stress := filepath.Join(dir, "smc-run-stress-"+sanitizer)
+			port := freePort(t)
+			server := d.start(asItIs, "env", options, stress, "serve", port)
+			listening(t, port)
+			d.wantSMC(-1, func() { d.run(asItIs, "env", options, stress, "talk", port, "2000", "8") })
+			server.kill()
+			d.WantCount(0)
+			if out := server.out.String(); strings.Contains(out, "Sanitizer") {
+				t.Errorf("the server says\n%s", out)
+			}
 		})
 	}
 }

@@ -3,10 +3,10 @@
 #include <errno.h>
 #include <string.h>
 
-#include "clc.h"
+#include "clc_path.h"
 #include "smc.h"
 
-enum { TRAILER = 4, V1 = 1, V2 = 2, PATH_R = 0, PATH_D = 1, PATH_NONE = 2, PATH_BOTH = 3, FLAG = 2 /* of type_v2 */ };
+enum { TRAILER = 4, FLAG = 2 /* of type_v2: first contact, out of sync */ };
 
 static const unsigned char eyecatcher_r[4] = { 0xE2, 0xD4, 0xC3, 0xD9 };
 static const unsigned char eyecatcher_d[4] = { 0xE2, 0xD4, 0xC3, 0xC4 };
@@ -14,16 +14,6 @@ static const unsigned char eyecatcher_d[4] = { 0xE2, 0xD4, 0xC3, 0xC4 };
 static bool is_eyecatcher(const unsigned char *b)
 {
 	return memcmp(b, eyecatcher_r, 4) == 0 || memcmp(b, eyecatcher_d, 4) == 0;
-}
-
-static bool has_d(uint8_t type)
-{
-	return type == PATH_D || type == PATH_BOTH;
-}
-
-static bool has_r(uint8_t type)
-{
-	return type == PATH_R || type == PATH_BOTH;
 }
 
 static void put16(unsigned char *b, uint16_t v)
@@ -193,7 +183,7 @@ static int parse_v2_ext(const unsigned char *b, size_t n, size_t end, struct clc
 	p->features = get16(v2 + 26);
 	memcpy(p->eid, v2 + V2_EXT, p->eids * CLC_EID);
 	areas = V2_EXT + p->eids * CLC_EID;
-	if (has_d(p->type_v2)) {
+	if (clc_has_d(p->type_v2)) {
 		if (parse_v2d(v2, n - at, p) != 0)
 			return -EPROTO;
 		areas += V2D_EXT + p->gids * GIDCHID;
@@ -345,95 +335,6 @@ int clc_parse_decline(const unsigned char *b, size_t n, uint32_t *code, bool *ou
 	*code = get32(b + 16);
 	*out_of_sync = h.type_v2 & FLAG;
 	return 0;
-}
-
-/* ---- negotiation ---- */
-
-static const unsigned char *common_eid(const struct clc_proposal *p, const struct clc_local *local)
-{
-	for (unsigned int i = 0; i < p->eids; i++)
-		for (unsigned int k = 0; k < local->eids; k++)
-			if (memcmp(p->eid[i], local->eid[k], CLC_EID) == 0)
-				return p->eid[i];
-	return NULL;
-}
-
-/* Is the device among those that the client offers? An emulated one (CHID 0xFF00 and up) takes two entries. */
-static bool reachable(const struct clc_proposal *p, const struct clc_local *local)
-{
-	for (unsigned int i = 0; local->active && i < p->gids; i++) {
-		uint16_t chid = get16(p->gid[i] + 8);
-
-		if (chid < 0xFF00)
-			continue;
-		if (i + 1 == p->gids || get16(p->gid[i + 1] + 8) != chid)
-			continue;
-		if (chid == CLC_CHID_LOOPBACK && memcmp(p->gid[i], local->gid, 8) == 0 &&
-		    memcmp(p->gid[i + 1], local->gid + 8, 8) == 0)
-			return true;
-		i++;
-	}
-	return false;
-}
-
-static uint32_t no_device(const struct clc_proposal *p, const struct clc_local *local, bool rdma_v2)
-{
-	if (has_d(p->type_v1) || (!has_r(p->type_v1) && !has_r(p->type_v2)))
-		return SMC_DECL_NOSMCDDEV;
-	return rdma_v2 && common_eid(p, local) != NULL ? SMC_DECL_NOSMCRDEV : SMC_DECL_NOSMCDEV;
-}
-
-uint32_t clc_answer_proposal(const struct clc_proposal *p, const struct clc_local *local, struct clc_answer *accept)
-{
-	bool use_d = p->version != V1 && has_d(p->type_v2), use_r = p->version != V1 && has_r(p->type_v2);
-	uint32_t code = SMC_DECL_PEERNOSMC;
-	const unsigned char *eid;
-
-	if ((use_d || use_r) && !p->has_v2) {
-		use_d = use_r = false;
-		code = SMC_DECL_NOV2EXT;
-	}
-	if (use_d && (!p->has_v2d || (p->eids == 0 && !p->seid))) {
-		use_d = false;
-		code = !p->has_v2d ? SMC_DECL_NOV2DEXT : SMC_DECL_NOUEID;
-	}
-	if (use_r && p->eids == 0) {
-		use_r = false;
-		code = SMC_DECL_NOUEID;
-	}
-	if (!use_d && !use_r && p->type_v1 == PATH_NONE)
-		return code;
-	if (use_d && !reachable(p, local))
-		return SMC_DECL_NOSMCD2DEV;
-	eid = use_d ? common_eid(p, local) : NULL;
-	if (eid == NULL)
-		return no_device(p, local, use_r);
-	memcpy(accept->eid, eid, CLC_EID);
-	accept->release = p->release < CLC_RELEASE ? p->release : CLC_RELEASE;
-	accept->features = CLC_EMULATED_ISM;
-	return 0;
-}
-
-int64_t clc_check_accept(const struct clc_local *sent, const struct clc_answer *accept)
-{
-	bool offered = false;
-
-	if (accept->version != V2 || accept->type_v1 != PATH_D)
-		return SMC_DECL_MODEUNSUPP;
-	for (unsigned int i = 0; i < sent->eids; i++)
-		offered = offered || memcmp(sent->eid[i], accept->eid, CLC_EID) == 0;
-	if (!offered || accept->chid != CLC_CHID_LOOPBACK || memcmp(accept->gid, sent->gid, CLC_GID) != 0 || accept->index != 0)
-		return -EPROTO;
-	return accept->first_contact && accept->release > CLC_RELEASE ? SMC_DECL_RELEASEERR : 0;
-}
-
-int64_t clc_check_confirm(const struct clc_answer *accept, const struct clc_answer *confirm)
-{
-	if (confirm->version != V2 || confirm->type_v1 != PATH_D || confirm->first_contact != accept->first_contact ||
-	    confirm->chid != accept->chid || memcmp(confirm->gid, accept->gid, CLC_GID) != 0 ||
-	    memcmp(confirm->eid, accept->eid, CLC_EID) != 0 || confirm->index != 0)
-		return -EPROTO;
-	return confirm->first_contact && confirm->release != accept->release ? SMC_DECL_RELEASEERR : 0;
 }
 
 /* ---- GID ---- */

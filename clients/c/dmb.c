@@ -219,19 +219,24 @@ static int open_for_writing(const struct ismfs_device *dev, uint64_t token, bool
 	return fd < 0 ? -errno : fd;
 }
 
-static int check_size(int fd, size_t told, size_t *size)
+static int check_size(int fd, size_t told, size_t *size, struct stat *st)
 {
-	struct stat st;
-
-	if (fstat(fd, &st) != 0)
+	if (fstat(fd, st) != 0)
 		return -errno;
-	if (st.st_size < ISMFS_MIN_SIZE || st.st_size > UINT32_MAX / 2)
+	if (st->st_size < ISMFS_MIN_SIZE || st->st_size > UINT32_MAX / 2)
 		return -EMSGSIZE;
-	*size = (size_t)st.st_size;
+	*size = (size_t)st->st_size;
 	return told != 0 && told != *size ? -EMSGSIZE : 0;
 }
 
 int ismfs_dmb_attach(const struct ismfs_device *dev, uint64_t token, size_t size, struct ismfs_dmb *dmb)
+{
+	struct stat st;
+
+	return dmb_attach(dev, token, size, dmb, &st);
+}
+
+int dmb_attach(const struct ismfs_device *dev, uint64_t token, size_t size, struct ismfs_dmb *dmb, struct stat *st)
 {
 	bool mappable;
 	int err;
@@ -242,12 +247,30 @@ int ismfs_dmb_attach(const struct ismfs_device *dev, uint64_t token, size_t size
 	if (dmb->fd < 0)
 		return dmb->fd;
 	dmb->separated = !mappable;
-	err = check_size(dmb->fd, size, &dmb->size);
+	err = check_size(dmb->fd, size, &dmb->size, st);
 	if (err == 0 && mappable)
 		err = map_shared(dmb->fd, dmb->size, alignment_for(dmb->size), &dmb->map);
 	if (err != 0)
 		ismfs_dmb_detach(dmb);
 	return err;
+}
+
+int pwrite_all(int fd, const void *from, size_t n, size_t offset)
+{
+	const char *at = from;
+
+	while (n > 0) {
+		ssize_t written = pwrite(fd, at, n, (off_t)offset);
+
+		if (written < 0 && errno == EINTR)
+			continue;
+		if (written <= 0)
+			return written < 0 ? -errno : -EIO;
+		at += written;
+		offset += (size_t)written;
+		n -= (size_t)written;
+	}
+	return 0;
 }
 
 static void release(struct ismfs_dmb *dmb)

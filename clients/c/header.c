@@ -4,9 +4,6 @@
  * (copy mode, in single words). Signals to a sleeping peer are sent from here and nowhere else.
  */
 #define _GNU_SOURCE
-#include <errno.h>
-#include <unistd.h>
-
 #include "internal.h"
 
 static _Atomic uint64_t *word_at(const struct ismfs_dmb *dmb, size_t offset)
@@ -22,24 +19,6 @@ static _Atomic uint32_t *sequence_of(const struct ismfs_dmb *dmb)
 static _Atomic uint8_t *wait_field(const struct ismfs_dmb *dmb, enum side side)
 {
 	return (_Atomic uint8_t *)(void *)(dmb->map + ISMFS_OFF_WAIT + side);
-}
-
-static int pwrite_all(int fd, const void *from, size_t n, size_t offset)
-{
-	const char *at = from;
-
-	while (n > 0) {
-		ssize_t written = pwrite(fd, at, n, (off_t)offset);
-
-		if (written < 0 && errno == EINTR)
-			continue;
-		if (written <= 0)
-			return written < 0 ? -errno : -EIO;
-		at += written;
-		offset += (size_t)written;
-		n -= (size_t)written;
-	}
-	return 0;
 }
 
 static void full_fence(void)

@@ -31,6 +31,13 @@ int map_shared(int fd, size_t size, size_t align, unsigned char **map);
 int map_first(int fd, size_t size, size_t first, unsigned char **map);
 int populate_more(unsigned char *at, size_t size);
 
+/* ismfs_dmb_attach, which asks the device what the DMB is: so who wants to know need not ask again. */
+struct stat;
+int dmb_attach(const struct ismfs_device *dev, uint64_t token, size_t size, struct ismfs_dmb *dmb, struct stat *st);
+
+/* All of it, or a negative errno. */
+int pwrite_all(int fd, const void *from, size_t n, size_t offset);
+
 /* ---- procs.c: numbers of smcd stats that these clients keep; procs may be NULL ---- */
 
 void count_sent(struct ismfs_procs *procs, size_t bytes);

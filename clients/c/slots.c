@@ -68,9 +68,10 @@ static bool populate_to(struct ismfs_procs *procs, size_t end)
 /* A free slot's first word is even and its kind 0; whoever makes it odd has it. One that is odd is not listed. */
 static bool claim(struct ismfs_procs *procs, size_t at)
 {
+	const _Atomic uint8_t *kind = (_Atomic uint8_t *)(procs->map + at + 4);
 	uint32_t sequence = atomic_load(word32(procs, at));
 
-	return !(sequence & 1) && procs->map[at + 4] == 0 && atomic_compare_exchange_strong(word32(procs, at), &sequence, sequence + 1);
+	return !(sequence & 1) && atomic_load(kind) == 0 && atomic_compare_exchange_strong(word32(procs, at), &sequence, sequence + 1);
 }
 
 static size_t claim_between(struct ismfs_procs *procs, size_t from, size_t to)

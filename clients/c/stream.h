@@ -47,7 +47,7 @@ struct stream_state {
 	uint8_t flags;           /* producer flags that I show */
 	int fault;               /* EPROTO and the like: what the peer did that it must not */
 	uint8_t waits[SIDES];    /* as announced, for copy mode: a word is written whole */
-	bool finished;           /* the closing word is written: never write into the peer's DMB again */
+	_Atomic bool finished;   /* the closing word is written: never write into the peer's DMB again */
 	bool spoiled;            /* the DMBs cannot be reused */
 	bool tcp_ended;
 	bool peer_met;
@@ -114,8 +114,12 @@ int stream_shutdown(struct stream *s, int how); /* SHUT_RD and the rest */
 /* Write the last word. abort: the peer hears abort, as for unread bytes. Returns whether TCP is to be reset. */
 bool stream_close(struct stream *s, bool abort);
 
-/* Whether both sides have closed in order, so that nobody writes into the DMBs any more. */
-bool stream_is_over(struct stream *s);
+/*
+ * How far the end has come, also for a process that has closed before others of its side. OVER: both sides have closed in order, nobody
+ * writes into the DMBs any more. LOST: that will not come. ENDING: one side has closed.
+ */
+enum stream_end { STREAM_GOES_ON, STREAM_ENDING, STREAM_OVER, STREAM_LOST };
+enum stream_end stream_end_of(const struct stream *s);
 
 /* Zero the own DMB for the next connection. */
 void stream_reset_own(struct stream *s);

@@ -143,12 +143,20 @@ bool stream_close(struct stream *s, bool abort)
 	return reset;
 }
 
-bool stream_is_over(struct stream *s)
+enum stream_end stream_end_of(const struct stream *s)
 {
-	struct stream_state *st = s->state;
-	uint8_t rx = word_unpack(load_own(s, ISMFS_OFF_CONS)).state_flags, tx = st->machine.tx;
+	const struct stream_state *st = s->state;
+	bool finished = atomic_load(&st->finished);
+	uint8_t heard = st->machine.rx & ANY_CLOSE; /* before the word, which is one way to hear it */
+	uint8_t rx, tx = st->machine.tx;
 
-	return !st->spoiled && (tx & rx & ISMFS_PEER_CONN_CLOSED) && !((tx | rx) & ISMFS_PEER_CONN_ABORT);
+	atomic_thread_fence(memory_order_seq_cst);
+	rx = word_unpack(load_own(s, ISMFS_OFF_CONS)).state_flags & ANY_CLOSE;
+	if (st->spoiled || (heard != 0 && rx == 0))
+		return STREAM_LOST;
+	if (finished && rx != 0)
+		return (tx & rx & ISMFS_PEER_CONN_CLOSED) && !((tx | rx) & ISMFS_PEER_CONN_ABORT) ? STREAM_OVER : STREAM_LOST;
+	return finished || rx != 0 ? STREAM_ENDING : STREAM_GOES_ON;
 }
 
 /* The ring as far as it was ever written, and all words but the sequence. */

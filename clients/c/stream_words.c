@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The words of the two headers: mine, which the peer writes, and the peer's. Signals are sent from here and nowhere else. */
 #define _GNU_SOURCE
-#include <errno.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -22,24 +21,6 @@ uint64_t load_own(const struct stream *s, size_t offset)
 	return atomic_load_explicit(word_at(s->own, offset), memory_order_acquire);
 }
 
-static int write_at(int fd, const void *from, size_t n, size_t offset)
-{
-	const char *at = from;
-
-	while (n > 0) {
-		ssize_t written = pwrite(fd, at, n, (off_t)offset);
-
-		if (written < 0 && errno == EINTR)
-			continue;
-		if (written <= 0)
-			return written < 0 ? -errno : -EIO;
-		at += written;
-		offset += (size_t)written;
-		n -= (size_t)written;
-	}
-	return 0;
-}
-
 /* The store releases what was written before it; a full fence follows, for the look at the wait state. */
 static void put_word(struct stream *s, size_t offset, uint64_t word)
 {
@@ -50,7 +31,7 @@ static void put_word(struct stream *s, size_t offset, uint64_t word)
 		atomic_thread_fence(memory_order_seq_cst);
 		return;
 	}
-	err = write_at(s->peer_fd, &word, sizeof(word), offset);
+	err = pwrite_all(s->peer_fd, &word, sizeof(word), offset);
 	atomic_thread_fence(memory_order_seq_cst);
 	if (err != 0) {
 		s->state->fault = -err;
@@ -72,7 +53,7 @@ void put_type(struct stream *s)
 static int put_piece(struct stream *s, const unsigned char *from, size_t n, uint32_t at)
 {
 	if (s->peer == NULL)
-		return write_at(s->peer_fd, from, n, ISMFS_HEADER + (size_t)at);
+		return pwrite_all(s->peer_fd, from, n, ISMFS_HEADER + (size_t)at);
 	memcpy(s->peer + ISMFS_HEADER + at, from, n);
 	return 0;
 }
@@ -185,7 +166,7 @@ static void announce_by_write(struct stream *s, enum side side, uint8_t how)
 	lock_take(&st->lock);
 	st->waits[side] = how;
 	uint8_t word[4] = { st->waits[READER], st->waits[WRITER], 0, 0 };
-	(void)write_at(s->peer_fd, word, sizeof(word), ISMFS_OFF_WAIT); /* an error shows at the next word */
+	(void)pwrite_all(s->peer_fd, word, sizeof(word), ISMFS_OFF_WAIT); /* an error shows at the next word */
 	lock_release(&st->lock);
 }
 

@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/sendfile.h>
@@ -309,6 +310,23 @@ static void shut_while_another_reads(void)
 	pair_close(p);
 }
 
+/* ---- stdio ---- */
+
+static void streams(void)
+{
+	struct pair p = pair_open();
+	FILE *client = fdopen(p.client, "r+"), *server = fdopen(p.server, "r+");
+	char line[64];
+
+	check(client != NULL && server != NULL && fileno(client) == p.client);
+	check(wrote(fprintf(client, "hello %d\n", 1)) == 8 && fflush(client) == 0);
+	check(fgets(line, sizeof(line), server) != NULL && strcmp(line, "hello 1\n") == 0);
+	check(wrote(dprintf(p.server, "answer %d\n", 2)) == 9);
+	check(fgets(line, sizeof(line), client) != NULL && strcmp(line, "answer 2\n") == 0);
+	check(fclose(client) == 0 && fgets(line, sizeof(line), server) == NULL && feof(server) && fclose(server) == 0);
+	check(read(p.client, line, 1) == -1 && errno == EBADF);
+}
+
 void test_calls(void)
 {
 	RUN(vectors_and_messages);
@@ -321,4 +339,5 @@ void test_calls(void)
 	RUN(files);
 	RUN(writers);
 	RUN(shut_while_another_reads);
+	RUN(streams);
 }

@@ -102,13 +102,17 @@ void run(const char *name, void (*test)(void))
 	test();
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	bytes = mmap(NULL, sizeof(*bytes), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	check(bytes != MAP_FAILED);
-	test_calls();
-	test_events();
-	test_processes();
+	if (argc > 1 && strcmp(argv[1], "apart") == 0) {
+		test_apart();
+	} else {
+		test_calls();
+		test_events();
+		test_processes();
+	}
 	printf("bytes %lld\n", atomic_load(bytes));
 	return 0;
 }

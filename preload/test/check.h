@@ -44,4 +44,7 @@ void test_calls(void);
 void test_events(void);
 void test_processes(void);
 
+/* What the library refuses, or leaves to TCP: for a program under smc_run alone. */
+void test_apart(void);
+
 #endif

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/select.h>
@@ -266,6 +267,104 @@ static void epoll_sleeps(void)
 	check(close(p.server) == 0 && event(set, 0) == 0 && close(set) == 0);
 }
 
+/* ---- sets that others look at, and that change while somebody waits ---- */
+
+/* No more than one, though there be more. */
+static void *wait_for_event(void *set)
+{
+	struct epoll_event e = { 0 };
+
+	check(epoll_wait(*(int *)set, &e, 1, 5000) == 1);
+	return (void *)(uintptr_t)e.events;
+}
+
+/* A thread waits in a set that has nothing; another one adds a connection, on which something comes. */
+static void added_meanwhile(void)
+{
+	struct pair p = pair_open();
+	struct epoll_event e = { .events = EPOLLIN, .data.u64 = 0x1234567800000000u };
+	int set = epoll_create1(EPOLL_CLOEXEC);
+	pthread_t waiter;
+	void *result;
+
+	check(set >= 0 && pthread_create(&waiter, NULL, wait_for_event, &set) == 0);
+	usleep(100000);
+	check(epoll_ctl(set, EPOLL_CTL_ADD, p.server, &e) == 0);
+	usleep(100000);
+	write_all(p.client, "a", 1);
+	check(pthread_join(waiter, &result) == 0 && (uintptr_t)result == EPOLLIN);
+	check(close(set) == 0);
+	pair_close(p);
+}
+
+/* Several threads wait in one set: what one leaves another one gets. */
+static void shared_set(void)
+{
+	enum { PAIRS = 4 };
+	struct pair p[PAIRS];
+	int set = epoll_create1(EPOLL_CLOEXEC);
+	pthread_t waiter[PAIRS];
+	void *result;
+
+	for (int i = 0; i < PAIRS; i++) {
+		struct epoll_event e = { .events = EPOLLIN | EPOLLONESHOT, .data.u64 = 0x1234567800000000u };
+
+		p[i] = pair_open();
+		check(epoll_ctl(set, EPOLL_CTL_ADD, p[i].server, &e) == 0);
+		check(pthread_create(&waiter[i], NULL, wait_for_event, &set) == 0);
+	}
+	usleep(100000);
+	for (int i = 0; i < PAIRS; i++)
+		write_all(p[i].client, "a", 1);
+	for (int i = 0; i < PAIRS; i++)
+		check(pthread_join(waiter[i], &result) == 0 && (uintptr_t)result == EPOLLIN);
+	for (int i = 0; i < PAIRS; i++)
+		check(close(p[i].client) == 0 && close(p[i].server) == 0);
+	check(close(set) == 0);
+}
+
+/* Whether a set is readable within a time, by the set that it is in or by poll. */
+static bool readable(int outer, int set, int timeout)
+{
+	struct pollfd p = { .fd = set, .events = POLLIN };
+	struct epoll_event e;
+
+	return outer >= 0 ? epoll_wait(outer, &e, 1, timeout) == 1 : poll(&p, 1, timeout) == 1;
+}
+
+/* A set that is in another one, or polled, shows what its connections have, as long as they have it. */
+static void looked_at_from_outside(bool nested)
+{
+	struct pair p = pair_open();
+	struct epoll_event e = { .events = EPOLLIN };
+	int set = epoll_of(p.server, EPOLLIN), outer = nested ? epoll_create1(EPOLL_CLOEXEC) : -1;
+	pthread_t writer;
+	char b;
+
+	check(!nested || (outer >= 0 && epoll_ctl(outer, EPOLL_CTL_ADD, set, &e) == 0));
+	check(event(set, 0) == 0 && !readable(outer, set, 50));
+	for (int i = 0; i < 3; i++) {
+		check(pthread_create(&writer, NULL, write_soon, &p.client) == 0);
+		check(readable(outer, set, 5000));
+		check(pthread_join(writer, NULL) == 0);
+		check(event(set, 0) == EPOLLIN && readable(outer, set, 0) && event(set, 0) == EPOLLIN && readable(outer, set, 5000));
+		read_all(p.server, &b, 1);
+		check(event(set, 0) == 0 && !readable(outer, set, 50));
+	}
+	check(close(set) == 0 && (!nested || close(outer) == 0));
+	pair_close(p);
+}
+
+static void nested_set(void)
+{
+	looked_at_from_outside(true);
+}
+
+static void polled_set(void)
+{
+	looked_at_from_outside(false);
+}
+
 void test_events(void)
 {
 	RUN(nonblocking_connect);
@@ -279,4 +378,8 @@ void test_events(void)
 	RUN(space_level);
 	RUN(space_edge);
 	RUN(epoll_sleeps);
+	RUN(added_meanwhile);
+	RUN(shared_set);
+	RUN(nested_set);
+	RUN(polled_set);
 }

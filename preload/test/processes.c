@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <pthread.h>
 #include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
@@ -120,6 +121,42 @@ static void both_talk(void)
 	check(close(p.server) == 0);
 }
 
+enum { CLOSED = 40 };
+
+static void *close_some(void *pairs)
+{
+	for (int i = 0; i < CLOSED; i++) {
+		check(close(((struct pair *)pairs)[i].client) == 0);
+		usleep(200);
+	}
+	return NULL;
+}
+
+/* One thread closes, another one forks: a connection ends with the last process that has it, and a child may have it or not. */
+static void closed_while_forking(void)
+{
+	struct pair pairs[CLOSED];
+	pthread_t closer;
+	char byte;
+
+	for (int i = 0; i < CLOSED; i++)
+		pairs[i] = pair_open();
+	check(pthread_create(&closer, NULL, close_some, pairs) == 0);
+	do {
+		pid_t child = fork();
+
+		check(child >= 0);
+		if (child == 0)
+			_exit(0);
+		wait_for(child);
+	} while (pthread_tryjoin_np(closer, NULL) != 0);
+	for (int i = 0; i < CLOSED; i++) {
+		struct pollfd p = { .fd = pairs[i].server, .events = POLLIN };
+
+		check(poll(&p, 1, 5000) == 1 && read(pairs[i].server, &byte, 1) == 0 && close(pairs[i].server) == 0);
+	}
+}
+
 /* A shared listener: each connection is one child's. */
 static void prefork(void)
 {
@@ -204,6 +241,7 @@ void test_processes(void)
 	RUN(forked);
 	RUN(child_goes);
 	RUN(both_talk);
+	RUN(closed_while_forking);
 	RUN(prefork);
 	RUN(forked_exec);
 	RUN(closed_all);

@@ -1,0 +1,312 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* read and write, in all their forms. What is not a connection in SMC-D mode goes to the C library after one look at the table. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "debug.h"
+#include "handshake.h"
+#include "io.h"
+#include "real.h"
+#include "table.h"
+
+ssize_t io_result(ssize_t n)
+{
+	if (n >= 0)
+		return n;
+	errno = (int)-n;
+	return -1;
+}
+
+enum direction { READS, WRITES };
+
+/* One call on a descriptor that the table has; false: it is the kernel's after all. */
+static bool move(int fd, enum direction way, const struct iovec *iov, int n, int flags, ssize_t *result)
+{
+	struct sock *s = table_get(fd, false);
+	int ready;
+
+	if (s == NULL || sock_kind(s) == SOCK_LISTENER) {
+		if (s != NULL)
+			sock_put(s);
+		return false;
+	}
+	ready = io_ready(s, fd, way == READS ? READER : WRITER, flags);
+	if (ready == IO_PLAIN) {
+		sock_put(s);
+		return false;
+	}
+	if (ready == IO_END)
+		*result = 0;
+	else if (ready < 0)
+		*result = ready;
+	else if (way == READS)
+		*result = io_read(s, fd, iov, n, flags);
+	else
+		*result = io_write(s, fd, iov, n, flags);
+	if (ready == -EPIPE)
+		io_broken_pipe(flags);
+	*result = io_result(*result);
+	sock_put(s);
+	return true;
+}
+
+static bool move_one(int fd, enum direction way, const void *b, size_t n, int flags, ssize_t *result)
+{
+	struct iovec iov = { (void *)(uintptr_t)b, n };
+
+	return move(fd, way, &iov, 1, flags, result);
+}
+
+EXPORT ssize_t read(int fd, void *b, size_t n)
+{
+	ssize_t result;
+
+	if (table_moves(fd) && move_one(fd, READS, b, n, 0, &result))
+		return result;
+	return real()->read(fd, b, n);
+}
+
+EXPORT ssize_t write(int fd, const void *b, size_t n)
+{
+	ssize_t result;
+
+	if (table_moves(fd) && move_one(fd, WRITES, b, n, 0, &result))
+		return result;
+	return real()->write(fd, b, n);
+}
+
+EXPORT ssize_t readv(int fd, const struct iovec *iov, int n)
+{
+	ssize_t result;
+
+	if (table_moves(fd) && move(fd, READS, iov, n, 0, &result))
+		return result;
+	return real()->readv(fd, iov, n);
+}
+
+EXPORT ssize_t writev(int fd, const struct iovec *iov, int n)
+{
+	ssize_t result;
+
+	if (table_moves(fd) && move(fd, WRITES, iov, n, 0, &result))
+		return result;
+	return real()->writev(fd, iov, n);
+}
+
+EXPORT ssize_t preadv2(int fd, const struct iovec *iov, int n, off_t offset, int flags)
+{
+	ssize_t result;
+
+	if (offset == -1 && table_moves(fd) && move(fd, READS, iov, n, flags & RWF_NOWAIT ? MSG_DONTWAIT : 0, &result))
+		return result;
+	return real()->preadv2(fd, iov, n, offset, flags);
+}
+
+EXPORT ssize_t pwritev2(int fd, const struct iovec *iov, int n, off_t offset, int flags)
+{
+	ssize_t result;
+
+	if (offset == -1 && table_moves(fd) && move(fd, WRITES, iov, n, flags & RWF_NOWAIT ? MSG_DONTWAIT : 0, &result))
+		return result;
+	return real()->pwritev2(fd, iov, n, offset, flags);
+}
+
+/* Flags under which there is nothing to move: urgent data is neither sent nor received, and the error queue is empty. */
+static bool odd(int flags, ssize_t *result)
+{
+	if (flags & MSG_OOB)
+		errno = EOPNOTSUPP;
+	else if (flags & MSG_ERRQUEUE)
+		errno = EAGAIN;
+	else
+		return false;
+	*result = -1;
+	return true;
+}
+
+static bool receive(int fd, const struct iovec *iov, int n, int flags, ssize_t *result)
+{
+	char waste[16384];
+	struct iovec away = { waste, sizeof(waste) };
+
+	if (odd(flags, result))
+		return true;
+	if (!(flags & MSG_TRUNC))
+		return move(fd, READS, iov, n, flags, result);
+	if (n > 0 && iov[0].iov_len < away.iov_len) /* TCP throws away what is received so */
+		away.iov_len = iov[0].iov_len;
+	return move(fd, READS, &away, 1, flags, result);
+}
+
+EXPORT ssize_t recvfrom(int fd, void *b, size_t n, int flags, struct sockaddr *from, socklen_t *size)
+{
+	struct iovec iov = { b, n };
+	ssize_t result;
+
+	if (!table_moves(fd) || !receive(fd, &iov, 1, flags, &result))
+		return real()->recvfrom(fd, b, n, flags, from, size);
+	if (from != NULL && size != NULL)
+		*size = 0;
+	return result;
+}
+
+EXPORT ssize_t recv(int fd, void *b, size_t n, int flags)
+{
+	struct iovec iov = { b, n };
+	ssize_t result;
+
+	if (table_moves(fd) && receive(fd, &iov, 1, flags, &result))
+		return result;
+	return real()->recv(fd, b, n, flags);
+}
+
+EXPORT ssize_t recvmsg(int fd, struct msghdr *m, int flags)
+{
+	ssize_t result;
+
+	if (!table_moves(fd) || !receive(fd, m->msg_iov, (int)m->msg_iovlen, flags, &result))
+		return real()->recvmsg(fd, m, flags);
+	m->msg_namelen = 0;
+	m->msg_controllen = 0;
+	m->msg_flags = 0;
+	return result;
+}
+
+EXPORT ssize_t send(int fd, const void *b, size_t n, int flags)
+{
+	ssize_t result;
+
+	if (table_moves(fd) && (odd(flags, &result) || move_one(fd, WRITES, b, n, flags, &result)))
+		return result;
+	return real()->send(fd, b, n, flags);
+}
+
+EXPORT ssize_t sendto(int fd, const void *b, size_t n, int flags, const struct sockaddr *to, socklen_t size)
+{
+	ssize_t result;
+
+	if (table_moves(fd) && (odd(flags, &result) || move_one(fd, WRITES, b, n, flags, &result)))
+		return result;
+	return real()->sendto(fd, b, n, flags, to, size);
+}
+
+/* A connection that nobody has answered yet passes as TCP. One whose bytes do not go through TCP is nothing to whom it is passed. */
+static bool can_pass(int fd)
+{
+	struct sock *s = table_moves(fd) ? table_get(fd, false) : NULL;
+	int kind;
+
+	if (s == NULL)
+		return true;
+	if (!handshake_refuse(s, fd))
+		(void)handshake_drive(s, fd);
+	kind = sock_kind(s);
+	sock_put(s);
+	if (kind != SOCK_SMC && kind != SOCK_HANDSHAKE && kind != SOCK_ELSEWHERE)
+		return true;
+	debug("fd %d is in SMC-D mode and cannot be passed to another process", fd);
+	return false;
+}
+
+/* The lengths are 32 bits wide where the program is one of musl, which fills nothing else in. */
+static bool passes_connection(const struct msghdr *m)
+{
+	const unsigned char *at = m->msg_control;
+	size_t left = (uint32_t)m->msg_controllen;
+
+	while (at != NULL && left >= sizeof(struct cmsghdr)) {
+		struct cmsghdr c;
+		size_t size;
+
+		memcpy(&c, at, sizeof(c));
+		size = (uint32_t)c.cmsg_len;
+		if (size < sizeof(c) || size > left)
+			return false;
+		for (size_t i = sizeof(c); c.cmsg_level == SOL_SOCKET && c.cmsg_type == SCM_RIGHTS && i + sizeof(int) <= size; i += sizeof(int)) {
+			int passed;
+
+			memcpy(&passed, at + i, sizeof(passed));
+			if (!can_pass(passed))
+				return true;
+		}
+		if (CMSG_ALIGN(size) > left)
+			return false;
+		at += CMSG_ALIGN(size);
+		left -= CMSG_ALIGN(size);
+	}
+	return false;
+}
+
+EXPORT ssize_t sendmsg(int fd, const struct msghdr *m, int flags)
+{
+	ssize_t result;
+
+	if (table_moves(fd) && (odd(flags, &result) || move(fd, WRITES, m->msg_iov, (int)m->msg_iovlen, flags, &result)))
+		return result;
+	if (passes_connection(m)) {
+		errno = EOPNOTSUPP;
+		return -1;
+	}
+	return real()->sendmsg(fd, m, flags);
+}
+
+EXPORT int sendmmsg(int fd, struct mmsghdr *m, unsigned int n, int flags)
+{
+	unsigned int sent = 0;
+
+	if (!table_moves(fd)) {
+		for (unsigned int i = 0; i < n; i++)
+			if (passes_connection(&m[i].msg_hdr))
+				return (int)io_result(-EOPNOTSUPP);
+		return real()->sendmmsg(fd, m, n, flags);
+	}
+	for (; sent < n; sent++) {
+		ssize_t one = sendmsg(fd, &m[sent].msg_hdr, flags);
+
+		if (one < 0)
+			return sent > 0 ? (int)sent : -1;
+		m[sent].msg_len = (unsigned int)one;
+	}
+	return (int)sent;
+}
+
+EXPORT int recvmmsg(int fd, struct mmsghdr *m, unsigned int n, int flags, struct timespec *timeout)
+{
+	unsigned int got = 0;
+
+	if (!table_moves(fd))
+		return real()->recvmmsg(fd, m, n, flags, timeout);
+	for (; got < n; got++) {
+		ssize_t one = recvmsg(fd, &m[got].msg_hdr, (flags & ~MSG_WAITFORONE) | (got > 0 ? MSG_DONTWAIT : 0));
+
+		if (one < 0)
+			return got > 0 ? (int)got : -1;
+		m[got].msg_len = (unsigned int)one;
+	}
+	return (int)got;
+}
+
+/* ---- what -D_FORTIFY_SOURCE calls ---- */
+
+EXPORT ssize_t __read_chk(int fd, void *b, size_t n, size_t room)
+{
+	if (n > room)
+		abort();
+	return read(fd, b, n);
+}
+
+EXPORT ssize_t __recv_chk(int fd, void *b, size_t n, size_t room, int flags)
+{
+	if (n > room)
+		abort();
+	return recv(fd, b, n, flags);
+}
+
+EXPORT ssize_t __recvfrom_chk(int fd, void *b, size_t n, size_t room, int flags, struct sockaddr *from, socklen_t *size)
+{
+	if (n > room)
+		abort();
+	return recvfrom(fd, b, n, flags, from, size);
+}

@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE
+#include <errno.h>
+
+#include "epoll_set.h"
+#include "handshake.h"
+#include "real.h"
+#include "table.h"
+
+static int fail(int error)
+{
+	errno = error;
+	return -1;
+}
+
+static int add(struct set *set, struct sock *s, int fd, const struct epoll_event *event)
+{
+	struct item *it;
+
+	if (item_find(s, set, fd) != NULL)
+		return fail(EEXIST);
+	if (set_control(set->fd, EPOLL_CTL_ADD, fd, EPOLLET, mark_data(MARK_TCP, fd)) != 0)
+		return -1;
+	it = item_new(set, s, fd, event);
+	if (it != NULL)
+		return 0;
+	(void)real()->epoll_ctl(set->fd, EPOLL_CTL_DEL, fd, NULL);
+	return fail(ENOMEM);
+}
+
+static int modify(struct set *set, struct sock *s, int fd, const struct epoll_event *event)
+{
+	struct item *it = item_find(s, set, fd);
+
+	if (it == NULL)
+		return fail(ENOENT);
+	lock_take(&set->lock);
+	it->events = event->events;
+	it->data = event->data;
+	it->disabled = false;
+	lock_release(&set->lock);
+	set_queue_and_kick(it);
+	return 0;
+}
+
+static int change(int epfd, int op, int fd, struct epoll_event *event, struct sock *s)
+{
+	struct set *set = op == EPOLL_CTL_ADD ? set_make(epfd) : set_get(epfd);
+	int result;
+
+	if (set == NULL)
+		return real()->epoll_ctl(epfd, op, fd, event);
+	lock_take(&s->listing);
+	if (op == EPOLL_CTL_ADD)
+		result = add(set, s, fd, event);
+	else if (op == EPOLL_CTL_MOD)
+		result = modify(set, s, fd, event);
+	else if (items_remove(s, set, fd))
+		result = real()->epoll_ctl(epfd, op, fd, NULL);
+	else
+		result = fail(ENOENT);
+	lock_release(&s->listing);
+	set_put(set);
+	if (result == 0 && op == EPOLL_CTL_ADD)
+		handshake_drive(s, fd);
+	return result;
+}
+
+EXPORT int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
+{
+	struct sock *s = table_moves(fd) ? table_get(fd, false) : NULL;
+	int result;
+
+	if (s != NULL && sock_kind(s) != SOCK_LISTENER && sock_kind(s) != SOCK_PLAIN) {
+		result = change(epfd, op, fd, event, s);
+		sock_put(s);
+		return result;
+	}
+	if (s != NULL)
+		sock_put(s);
+	result = real()->epoll_ctl(epfd, op, fd, event);
+	if (result == 0 && (unsigned int)fd < TABLE_SIZE) {
+		atomic_store(&registered[fd].epfd, 0);
+		if (op != EPOLL_CTL_DEL) {
+			registered[fd].event = *event;
+			atomic_store(&registered[fd].epfd, epfd + 1);
+		}
+		if (op == EPOLL_CTL_ADD)
+			epoll_nested(fd);
+	}
+	return result;
+}

@@ -1,0 +1,260 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The connections of sets: what the kernel's set listens to of each, and what comes to them from outside. */
+#define _GNU_SOURCE
+#include <stdlib.h>
+
+#include "epoll_set.h"
+#include "handshake.h"
+#include "real.h"
+#include "table.h"
+
+/* ---- pages in a set; under its lock ---- */
+
+static void use_page(struct item *it, struct own_page *p)
+{
+	struct set *set = it->set;
+	unsigned int n = set->page_count;
+	struct page_use *more;
+
+	it->page = p;
+	for (unsigned int i = 0; i < n; i++)
+		if (set->pages[i].page == p) {
+			set->pages[i].users++;
+			return;
+		}
+	more = n < MOST_PAGES ? realloc(set->pages, (n + 1) * sizeof(*more)) : NULL;
+	if (more == NULL) {
+		it->page = NULL;
+		return;
+	}
+	more[n] = (struct page_use){ p, 1, atomic_load(&p->visits), false };
+	page_use(p, 1);
+	set->pages = more;
+	atomic_fetch_add(&p->refs, 1);
+	set->page_count = n + 1;
+	/* The threads of a process can sleep on one page, each in its set: one that wakes is enough, and hands on to the others. */
+	(void)set_control(set->fd, EPOLL_CTL_ADD, p->page.bell, EPOLLIN | EPOLLET | EPOLLEXCLUSIVE, mark_data(MARK_PAGE, p->page.bell));
+}
+
+static struct own_page *leave_page(struct item *it)
+{
+	struct set *set = it->set;
+	struct own_page *p = it->page;
+	unsigned int n = set->page_count;
+
+	it->page = NULL;
+	for (unsigned int i = 0; i < n; i++) {
+		if (set->pages[i].page != p || --set->pages[i].users > 0)
+			continue;
+		(void)real()->epoll_ctl(set->fd, EPOLL_CTL_DEL, p->page.bell, NULL);
+		if (set->pages[i].shown)
+			page_awake(p, false);
+		page_use(p, -1);
+		set->pages[i] = set->pages[n - 1];
+		set->page_count = n - 1;
+		return p;
+	}
+	return NULL;
+}
+
+/* ---- items ---- */
+
+/* Listen to what a connection needs in its state. Under listing and the set's lock. */
+static void listen_to(struct item *it)
+{
+	struct sock *s = it->sock;
+	struct own_page *p;
+
+	if (sock_kind(s) != SOCK_SMC) {
+		atomic_store(&it->set->settling, true);
+		uint32_t events = sock_kind(s) == SOCK_FAILED ? 0 : (uint32_t)handshake_awaits(s);
+
+		(void)set_control(it->set->fd, EPOLL_CTL_MOD, it->fd, events | EPOLLET, mark_data(MARK_TCP, it->fd));
+		return;
+	}
+	(void)set_control(it->set->fd, EPOLL_CTL_MOD, it->fd, EPOLLIN | EPOLLRDHUP | EPOLLET, mark_data(MARK_TCP, it->fd));
+	p = link_page(&s->link);
+	if (p != NULL)
+		use_page(it, p);
+	if (it->page == NULL) {
+		it->on_bell = true;
+		(void)set_control(it->set->fd, EPOLL_CTL_ADD, s->stream.own_bell, EPOLLIN | EPOLLET, mark_data(MARK_BELL, it->fd));
+	}
+}
+
+struct item *item_new(struct set *set, struct sock *s, int fd, const struct epoll_event *event)
+{
+	struct item *it = calloc(1, sizeof(*it));
+	bool first;
+
+	if (it == NULL)
+		return NULL;
+	atomic_fetch_add(&s->refs, 1);
+	atomic_fetch_add(&set->refs, 1);
+	it->set = set;
+	it->sock = s;
+	it->fd = fd;
+	it->events = event->events;
+	it->data = event->data;
+	it->next = s->items;
+	s->items = it;
+	lock_take(&set->lock);
+	it->after = set->items;
+	if (set->items != NULL)
+		set->items->before = it;
+	set->items = it;
+	first = atomic_fetch_add(&set->count, 1) == 0;
+	listen_to(it);
+	set_queue(it);
+	lock_release(&set->lock);
+	if (first || atomic_load(&set->sleeping) > 0 || atomic_load(&set->nested))
+		set_kick(set); /* threads that wait in a set without connections do not count themselves */
+	return it;
+}
+
+static void unqueue(struct item *it)
+{
+	struct set *set = it->set;
+	struct item *before = NULL;
+
+	if (!it->queued)
+		return;
+	for (struct item *i = set->first; i != it; i = i->candidate)
+		before = i;
+	if (before != NULL)
+		before->candidate = it->candidate;
+	else
+		set->first = it->candidate;
+	if (set->last == it)
+		set->last = before;
+}
+
+/* Under listing. The caller has taken it out of the socket's list. */
+static void item_free(struct item *it, bool bell_of_others)
+{
+	struct set *set = it->set;
+	struct own_page *p = NULL;
+
+	lock_take(&set->lock);
+	unqueue(it);
+	if (it->before != NULL)
+		it->before->after = it->after;
+	else
+		set->items = it->after;
+	if (it->after != NULL)
+		it->after->before = it->before;
+	atomic_fetch_sub(&set->count, 1);
+	if (it->page != NULL)
+		p = leave_page(it);
+	if (it->on_bell && !bell_of_others)
+		(void)real()->epoll_ctl(set->fd, EPOLL_CTL_DEL, it->sock->stream.own_bell, NULL);
+	lock_release(&set->lock);
+	if (p != NULL)
+		page_put(p);
+	sock_put(it->sock);
+	set_put(set);
+	free(it);
+}
+
+/* Takes out those of a socket that are of a set (NULL: any) and a descriptor (-1: any). Under listing. */
+bool items_remove(struct sock *s, const struct set *set, int fd)
+{
+	bool any = false;
+
+	for (struct item *_Atomic *at = &s->items; *at != NULL;) {
+		struct item *it = *at;
+		bool others = false;
+
+		if ((set != NULL && it->set != set) || (fd >= 0 && it->fd != fd)) {
+			at = &it->next;
+			continue;
+		}
+		*at = it->next;
+		for (struct item *i = s->items; i != NULL; i = i->next)
+			others = others || (i->set == it->set && i->on_bell);
+		item_free(it, others);
+		any = true;
+	}
+	return any;
+}
+
+struct item *item_find(struct sock *s, const struct set *set, int fd)
+{
+	struct item *it = s->items;
+
+	while (it != NULL && (it->set != set || it->fd != fd))
+		it = it->next;
+	return it;
+}
+
+unsigned int items_forked(struct sock *s)
+{
+	unsigned int n = 0;
+
+	for (struct item *it = s->items; it != NULL; it = it->next, n++)
+		it->set->lock.word = 0;
+	return n;
+}
+
+/* ---- from outside ---- */
+
+void epoll_news(struct sock *s)
+{
+	if (s->waiters[READER] + s->waiters[WRITER] > 0)
+		stream_rouse(&s->stream);
+	lock_take(&s->listing);
+	for (struct item *it = s->items; it != NULL; it = it->next)
+		set_queue_and_kick(it);
+	lock_release(&s->listing);
+}
+
+void epoll_settled(struct sock *s)
+{
+	bool plain = sock_kind(s) == SOCK_PLAIN;
+
+	lock_take(&s->listing);
+	for (struct item *it = s->items; it != NULL; it = it->next) {
+		if (plain) {
+			struct epoll_event event = { it->events, it->data };
+
+			(void)real()->epoll_ctl(it->set->fd, EPOLL_CTL_MOD, it->fd, &event);
+			continue;
+		}
+		lock_take(&it->set->lock);
+		listen_to(it);
+		lock_release(&it->set->lock);
+		set_queue_and_kick(it);
+	}
+	if (plain)
+		items_remove(s, NULL, -1);
+	lock_release(&s->listing);
+}
+
+void epoll_forget(struct sock *s, int fd)
+{
+	if ((unsigned int)fd < TABLE_SIZE)
+		atomic_store(&registered[fd].epfd, 0);
+	if (s == NULL)
+		return;
+	lock_take(&s->listing);
+	items_remove(s, NULL, fd);
+	lock_release(&s->listing);
+}
+
+void epoll_adopt(struct sock *s, int fd)
+{
+	struct registration *r = &registered[fd];
+	int epfd = atomic_load(&r->epfd);
+	struct set *set;
+
+	if (epfd == 0)
+		return;
+	set = set_make(epfd - 1);
+	if (set == NULL)
+		return;
+	lock_take(&s->listing);
+	(void)item_new(set, s, fd, &r->event);
+	lock_release(&s->listing);
+	atomic_store(&r->epfd, 0);
+	set_put(set);
+}

@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Many connections at once, many of them short.
+ *
+ *   smc-run-stress serve PORT             echoes; every second client is a thread's, every other one a child's
+ *   smc-run-stress talk PORT MS THREADS   each thread connects, exchanges bytes that it knows again, closes, and begins anew
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { MOST = 200000 };
+
+static struct sockaddr_in address = { .sin_family = AF_INET };
+static _Atomic long exchanged;
+static int64_t until;
+
+static void fail(const char *what)
+{
+	fprintf(stderr, "smc-run-stress: %s: %s\n", what, strerror(errno));
+	exit(1);
+}
+
+static int64_t now_ms(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return t.tv_sec * INT64_C(1000) + t.tv_nsec / 1000000;
+}
+
+/* ---- the server ---- */
+
+static void echo(int fd)
+{
+	char b[16384];
+	ssize_t n;
+
+	while ((n = read(fd, b, sizeof(b))) > 0)
+		for (ssize_t done = 0, put; done < n; done += put) {
+			put = write(fd, b + done, (size_t)(n - done));
+			if (put < 0) {
+				n = -1;
+				break;
+			}
+		}
+	close(fd);
+}
+
+static void *echo_in_thread(void *fd)
+{
+	echo((int)(intptr_t)fd);
+	return NULL;
+}
+
+static void serve(void)
+{
+	int listener = socket(AF_INET, SOCK_STREAM, 0), one = 1;
+
+	(void)setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
+	if (bind(listener, (struct sockaddr *)&address, sizeof(address)) != 0 || listen(listener, 128) != 0)
+		fail("listen");
+	signal(SIGCHLD, SIG_IGN);
+	signal(SIGPIPE, SIG_IGN);
+	for (int i = 0;; i++) {
+		int fd = accept(listener, NULL, NULL);
+		pthread_t thread;
+
+		if (fd < 0)
+			fail("accept");
+		if (i % 2 == 0) {
+			if (pthread_create(&thread, NULL, echo_in_thread, (void *)(intptr_t)fd) != 0)
+				fail("pthread_create");
+			pthread_detach(thread);
+			continue;
+		}
+		switch (fork()) {
+		case -1:
+			fail("fork");
+			break;
+		case 0:
+			close(listener);
+			echo(fd);
+			_exit(0);
+		}
+		close(fd);
+	}
+}
+
+/* ---- clients ---- */
+
+struct exchange {
+	int fd;
+	const unsigned char *out;
+	size_t n;
+};
+
+static void *send_all(void *argument)
+{
+	struct exchange *e = argument;
+
+	for (size_t done = 0; done < e->n;) {
+		ssize_t put = write(e->fd, e->out + done, e->n - done);
+
+		if (put <= 0)
+			fail("write");
+		done += (size_t)put;
+	}
+	return NULL;
+}
+
+/* A large message has to be read while it is written: by another thread. */
+static void exchange(int fd, const unsigned char *out, unsigned char *in, size_t n)
+{
+	struct exchange e = { fd, out, n };
+	pthread_t writer;
+	bool large = n > 4096;
+
+	if (!large)
+		send_all(&e);
+	else if (pthread_create(&writer, NULL, send_all, &e) != 0)
+		fail("pthread_create");
+	for (size_t done = 0; done < n;) {
+		ssize_t got = read(fd, in + done, n - done);
+
+		if (got <= 0)
+			fail("read");
+		done += (size_t)got;
+	}
+	if (large)
+		pthread_join(writer, NULL);
+	if (memcmp(out, in, n) != 0) {
+		fprintf(stderr, "smc-run-stress: %zu bytes came back changed\n", n);
+		exit(1);
+	}
+	atomic_fetch_add(&exchanged, (long)n);
+}
+
+static void *talk(void *argument)
+{
+	unsigned int seed = (unsigned int)(intptr_t)argument;
+	unsigned char *out = malloc(MOST), *in = malloc(MOST);
+
+	for (int i = 0; i < MOST; i++)
+		out[i] = (unsigned char)(rand_r(&seed) >> 8);
+	while (now_ms() < until) {
+		int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+		if (fd < 0 || connect(fd, (struct sockaddr *)&address, sizeof(address)) != 0)
+			fail("connect");
+		for (int k = rand_r(&seed) % 20; k >= 0; k--) {
+			size_t most = rand_r(&seed) % 4 == 0 ? MOST : 500, n = 1 + (size_t)rand_r(&seed) % (most - 1);
+
+			exchange(fd, out + rand_r(&seed) % (MOST - n + 1), in, n);
+		}
+		close(fd);
+	}
+	free(out);
+	free(in);
+	return NULL;
+}
+
+int main(int argc, char **argv)
+{
+	pthread_t threads[64];
+	int n;
+
+	if (argc < 3 || (argc != 5 && strcmp(argv[1], "serve") != 0)) {
+		fprintf(stderr, "usage: smc-run-stress serve PORT | talk PORT MS THREADS\n");
+		return 2;
+	}
+	address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	address.sin_port = htons((uint16_t)atoi(argv[2]));
+	if (strcmp(argv[1], "serve") == 0)
+		serve();
+	until = now_ms() + atoi(argv[3]);
+	n = atoi(argv[4]) < 64 ? atoi(argv[4]) : 64;
+	for (int i = 0; i < n; i++)
+		if (pthread_create(&threads[i], NULL, talk, (void *)(intptr_t)(i + 1)) != 0)
+			fail("pthread_create");
+	for (int i = 0; i < n; i++)
+		pthread_join(threads[i], NULL);
+	printf("bytes %ld\n", 2 * atomic_load(&exchanged));
+	return 0;
+}
