@@ -92,6 +92,7 @@ type end struct {
 	turns              chan struct{} // closed for those who wait for its end, nil if there are none; under mu
 	told               chan struct{} // holds one: what wakes a sleeper on the page
 	watching, yielding spinner       // under rmu or wmu
+	giving             spinner       // likewise
 }
 
 var _ net.Conn = (*Conn)(nil)
