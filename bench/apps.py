@@ -16,9 +16,11 @@ import os
 import pathlib
 import platform
 import re
+import signal
 import socket
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 
@@ -162,6 +164,7 @@ def main():
     parser.add_argument("--place", choices=PLACES, action="append", help="one of the placements; all if none is given")
     parser.add_argument("rows", nargs="*", default=["pingpong", "sockperf", "nginx", "redis", "fallback"])
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what is mounted and started ends with it
     places = {p: PLACES[p] for p in args.place or PLACES}
     with mounted() as mount:
         bench = Bench(mount, args.seconds)
