@@ -24,9 +24,10 @@ type Registration struct {
 	dir       *os.File // the lock that says this daemon lives
 	users     atomic.Int64
 
-	mu   sync.Mutex
-	tags *ebpf.Map // nil: closed
-	idle bool      // so it was said in the set, and the programs may be detached
+	mu      sync.Mutex
+	tags    *ebpf.Map // nil: closed
+	idle    bool      // so it was said in the set, and the programs may be detached
+	counter *counter  // nil: not needed yet
 }
 
 // Attach makes the set of programs, or joins it, and adds a device's tag. Call it before anybody can learn of the device: from
@@ -172,6 +173,9 @@ func (r *Registration) Close() error {
 	defer unlock()
 	err = errors.Join(r.withdraw(), r.tags.Close())
 	r.tags = nil
+	if r.counter != nil {
+		err = errors.Join(err, r.counter.iter.Close())
+	}
 	err = errors.Join(err, os.RemoveAll(r.dir.Name()))
 	_, e := r.host.removeIdle()
 	return errors.Join(err, r.dir.Close(), e)

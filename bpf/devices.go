@@ -72,7 +72,7 @@ func (h host) removeIdle() (removed bool, err error) {
 	}
 	for _, d := range devices {
 		if d.Alive {
-			_, err := h.detachIdle()
+			_, err := h.detachIdle(h.waiting)
 			return false, err
 		}
 	}

@@ -90,11 +90,21 @@ func (r *Registration) Rest() (done bool, err error) {
 		return false, err
 	}
 	r.idle = true
-	return r.host.detachIdle()
+	return r.host.detachIdle(r.waiting)
 }
 
-// detachIdle detaches the programs, unless they are needed. The lock is held.
-func (h host) detachIdle() (done bool, err error) {
+// waiting counts the sockets that wait. The counter is kept, since a device may come to rest often.
+func (r *Registration) waiting() (n int, err error) {
+	if r.counter == nil {
+		if r.counter, err = r.host.newCounter(); err != nil {
+			return 0, err
+		}
+	}
+	return r.counter.count()
+}
+
+// detachIdle detaches the programs, unless they are needed: by a device, or by sockets, which waiting counts. The lock is held.
+func (h host) detachIdle(waiting func() (int, error)) (done bool, err error) {
 	devices, err := h.list()
 	if err != nil {
 		return false, err
@@ -104,7 +114,7 @@ func (h host) detachIdle() (done bool, err error) {
 			return true, nil // its daemon will see to it
 		}
 	}
-	if n, err := h.waiting(); err != nil || n > 0 {
+	if n, err := waiting(); err != nil || n > 0 {
 		return false, err
 	}
 	// Without this one no socket can be marked any more: those that are counted then are all there are.
@@ -112,7 +122,7 @@ func (h host) detachIdle() (done bool, err error) {
 	if err := h.detach(attachments[last]); err != nil {
 		return false, err
 	}
-	if n, err := h.waiting(); err != nil || n > 0 {
+	if n, err := waiting(); err != nil || n > 0 {
 		tags, e := h.open()
 		if e == nil {
 			e = tags.Close()
