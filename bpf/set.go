@@ -198,7 +198,7 @@ func (h host) damaged(err error) error {
 	return fmt.Errorf("the programs' set in %s is damaged (%w): when no connection needs it, remove it with rm -r %[1]s", h.set(), err)
 }
 
-// current reports whether the attached programs are those of this build.
+// current reports whether the attached programs are those of this build, and where they should be.
 func (h host) current() (bool, error) {
 	spec, err := h.spec()
 	if err != nil {
@@ -251,8 +251,8 @@ func (h host) attachedToRoot() (bool, error) {
 }
 
 func (h host) sameProgram(name string, spec *ebpf.ProgramSpec) (bool, error) {
-	info, _, err := h.linkInfo(name)
-	if err != nil {
+	info, cgroup, err := h.linkInfo(name)
+	if err != nil || h.misplaced(cgroup) {
 		return false, err
 	}
 	p, err := ebpf.NewProgramFromID(info.Program)
@@ -287,9 +287,21 @@ func (h host) update(maps map[string]*ebpf.Map) error {
 	return nil
 }
 
+// misplaced reports whether a program is attached for less than this daemon sees: by one of a container, while the set rested.
+func (h host) misplaced(cgroup *link.CgroupInfo) bool {
+	var root unix.Stat_t // whose inode number is its id
+	return h.wholeHost && unix.Stat(h.cgroup, &root) == nil && cgroup.CgroupId != root.Ino
+}
+
 func (h host) put(p *ebpf.Program, a attachment) error {
 	pin := linkPin(h.set(), a.program)
-	_, _, err := h.linkInfo(a.program)
+	_, cgroup, err := h.linkInfo(a.program)
+	if err == nil && h.misplaced(cgroup) {
+		if err := h.detach(a); err != nil { // first: two at once would not agree on what the option says
+			return err
+		}
+		err = errDetached
+	}
 	if errors.Is(err, errDetached) {
 		if err := os.Remove(pin); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err

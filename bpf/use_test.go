@@ -238,6 +238,28 @@ func TestNoRestInContainer(t *testing.T) {
 	wantAttached(t, h, true)
 }
 
+// A container's daemon that joins a set at rest attaches it where it can. The host's takes it back to where all are covered.
+func TestUseBesideContainer(t *testing.T) {
+	h := newHost(t)
+	r := register(t, h, 1)
+	rest(t, r, true)
+	container := h
+	container.wholeHost, container.cgroup = false, innerCgroup(t, h)
+	register(t, container, 2)
+	if n := len(query(t, container.cgroup)); n != len(attachments) {
+		t.Errorf("%d programs are attached to the container", n)
+	}
+	wantAttached(t, h, false)
+	use(t, r)
+	wantAttached(t, h, true)
+	if n := len(query(t, container.cgroup)); n != 0 {
+		t.Errorf("%d programs are attached to the container still", n)
+	}
+	done(t, r, true)
+	rest(t, r, true)
+	wantAttached(t, h, true) // the container's device counts as used
+}
+
 // Whoever Use has returned to can mark, though the programs are being detached when it is called.
 func TestUseNeverLate(t *testing.T) {
 	h := newHost(t)

@@ -101,16 +101,17 @@ func (s *sockets) Leave() {
 
 // takeRest detaches the programs if nobody uses them.
 func (s *sockets) takeRest() {
+	wait := time.Duration(s.wait.Load())
 	done, err := s.registration.Rest()
-	if err != nil {
+	if err != nil && wait == restAfter { // once, not each time
 		s.log.Warn("the SMC option stays attached, though no process uses the device", "err", err)
 	}
 	if done {
 		s.wait.Store(int64(restAfter))
 		return
 	}
-	s.rest.Reset(time.Duration(s.wait.Load()))
-	s.wait.Store(min(2*s.wait.Load(), int64(mostRest)))
+	s.rest.Reset(wait)
+	s.wait.Store(int64(min(2*wait, mostRest)))
 }
 
 // tell says who is covered. Where sockets stay TCP it also does so on warnings, unless that is nil.
