@@ -70,6 +70,8 @@ func TestOptionRests(t *testing.T) {
 	var clients []*client
 	for range 3 {
 		c := startClient(t)
+		_, err := c.Open(d.Path("procs", "1073741823"), unix.O_RDWR|unix.O_CREAT) // who gets no block is not waited for
+		wantErrno(t, "another's block", err, unix.EPERM)
 		c.Block(d)
 		c.wantPair(localhost, tag, toldSMC)
 		clients = append(clients, c)
