@@ -22,7 +22,7 @@ const (
 	busyKind         // beside other work on all CPUs
 	quotaKind        // both processes together under half a CPU
 	idleKind         // beside idle connections
-	socketsKind      // without and with a mount
+	socketsKind      // without and with the programs of a device
 )
 
 // A column is a figure in the table. The first column of a row is what the row is about, and the one that ratios are of.

@@ -191,9 +191,9 @@ func (s *settings) connectRows() []row {
 	}
 	return append(rows, row{
 		command: "connect", name: "ismfs-mounted", kind: socketsKind,
-		title:      "connect + accept + close of a program that does not use ismfs, without and with a mount; CPU time",
-		task:       task{Activity: "sockets", Duration: s.Duration},
-		transports: []transport{{Name: bareSockets}, {Name: besideISMFS}},
+		title:      "connect + accept + close of a program that does not use ismfs, without a device and beside one; CPU time",
+		task:       task{Activity: "sockets", Duration: 4 * s.Duration},
+		transports: []transport{{Name: noDevice}, {Name: unusedDevice}, {Name: usedDevice}},
 		columns: []column{
 			{head: "µs", figure: "connect_us", digits: 2, spread: true},
 			{head: "setsockopt µs", figure: "setsockopt_us", digits: 3, spread: true},

@@ -170,7 +170,7 @@ func (r *run) canRing(row row) bool {
 // noSockets returns why what the mount costs others cannot be measured; empty: it can.
 func (r *run) noSockets() (string, error) {
 	if r.device.found() {
-		return "a device is mounted already, so that there is no run without one", nil
+		return "a device is mounted already, so that there is no turn without one", nil
 	}
 	if err := r.device.mountable(); err != nil {
 		return err.Error(), nil

@@ -4,6 +4,7 @@ package bench
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -13,10 +14,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ismfs/ismfs/bpf"
 	"github.com/ismfs/ismfs/bpf/smcopt"
 )
 
-// What sockets of programs that know nothing of ismfs cost while it is mounted, since its eBPF programs are the whole host's.
+// What sockets of programs that know nothing of ismfs cost beside a device, since its eBPF programs are the whole host's.
 
 // prepareSockets measures in one process, so that no process has to be woken: what is looked for is smaller than that.
 func prepareSockets(w *worker) (measure, error) {
@@ -118,75 +120,162 @@ func programsAttached() (bool, error) {
 	return false, err
 }
 
-// bareSockets and besideISMFS are the row's two states, in the place of transports.
+// The row's states, in the place of transports.
 const (
-	bareSockets = "tcp, not mounted"
-	besideISMFS = "tcp, ismfs mounted"
+	noDevice     = "tcp, no device"
+	unusedDevice = "tcp, device unused"
+	usedDevice   = "tcp, device in use"
 )
 
-// socketsRow measures all rounds without a mount, and then all with that of the run: a mount in each round would cost more than
-// it shows, and a kernel that forbids iterators keeps the programs after an unmount.
-func (r *run) socketsRow(ctx context.Context, row row, where placement) (RowResult, error) {
-	result := row.result(where)
-	for i := range result.Transports {
-		t := &result.Transports[i]
-		if t.Name == besideISMFS {
-			if err := r.device.mountUnlessFound(); err != nil {
-				return result, err
+// socketsTurns is how many turns each state has in a round, whose median counts: the machine's own pace changes by more from one
+// second to the next than what is looked for.
+const socketsTurns = 20
+
+// socketsRow measures without the programs, and with them as for a device that nobody uses and for one that somebody does.
+func (r *run) socketsRow(ctx context.Context, row row, where placement) (result RowResult, err error) {
+	result = row.result(where)
+	row.task.Duration /= socketsTurns
+	p, err := startAlone(ctx, r.worker(), row.task, where.Client)
+	if err != nil {
+		return result, err
+	}
+	defer p.stop()
+	device := new(fakeDevice)
+	defer func() { err = errors.Join(err, device.set(noDevice)) }()
+	for round := range r.Rounds {
+		turns := make([][]figures, len(result.Transports))
+		for turn := range socketsTurns {
+			for i := range turns {
+				i = (i + turn) % len(turns)
+				t := &result.Transports[i]
+				if turn == 0 {
+					r.step(row, where, round, t.Name)
+				}
+				f, err := socketsTurn(ctx, p, row.task, device, t.Name)
+				if ctx.Err() != nil {
+					return result, context.Cause(ctx)
+				}
+				if err != nil {
+					t.Error = err.Error()
+					return result, nil
+				}
+				turns[i] = append(turns[i], f)
 			}
 		}
-		for round := range r.Rounds {
-			r.step(row, where, round, t.Name)
-			if err := r.socketsCell(ctx, row, where, t); err != nil {
-				t.Error = err.Error()
-				break
+		for i := range turns {
+			f := figures{}
+			for name, s := range summarizeAll(turns[i]) {
+				f[name] = s.Median
 			}
-			if ctx.Err() != nil {
-				return result, context.Cause(ctx)
-			}
+			result.Transports[i].Rounds = append(result.Transports[i].Rounds, f)
 		}
 	}
-	result.summarize(bareSockets)
+	result.summarize(noDevice)
 	return result, nil
 }
 
-// socketsCell measures once, beside the programs or without.
-func (r *run) socketsCell(ctx context.Context, row row, where placement, t *TransportResult) error {
-	attached, err := programsAttached()
-	if err != nil {
-		return err
-	}
-	if beside := t.Name == besideISMFS; attached != beside {
-		return fmt.Errorf("eBPF programs attached: %t, expected %t: somebody else mounts or unmounts an ismfs", attached, beside)
-	}
-	client, err := measureAlone(ctx, r.worker(), row.task, where.Client)
-	if err != nil {
-		return err
-	}
-	t.Rounds = append(t.Rounds, client.Figures)
-	return nil
-}
-
-// measureAlone has a single process measure.
-func measureAlone(ctx context.Context, command []string, t task, cpus []int) (report, error) {
-	patience := patienceFor(t)
-	p, err := start(command, "client", "", cpus)
-	if err != nil {
-		return report{}, err
-	}
-	defer p.stop()
-	if err := p.do(t); err != nil {
-		return report{}, err
-	}
-	if _, err := p.want(ctx, eventReady, patience, nil); err != nil {
-		return report{}, err
+// socketsTurn measures once, in one of the states.
+func socketsTurn(ctx context.Context, p *process, t task, device *fakeDevice, state string) (figures, error) {
+	if err := device.set(state); err != nil {
+		return nil, err
 	}
 	if err := p.tell(wordStart); err != nil {
-		return report{}, err
+		return nil, err
 	}
-	e, err := p.want(ctx, eventReport, patience, nil)
+	e, err := p.want(ctx, eventReport, patienceFor(t), nil)
 	if err != nil {
-		return report{}, err
+		return nil, err
 	}
-	return *e.Report, nil
+	return e.Report.Figures, nil
+}
+
+// A fakeDevice is to sockets what a mounted device is: its programs are all that they meet.
+type fakeDevice struct {
+	programs *bpf.Registration // nil: none
+	used     bool
+}
+
+// set brings about one of the row's states, and makes sure that it is there.
+func (d *fakeDevice) set(state string) error {
+	var err error
+	switch state {
+	case noDevice:
+		err = d.remove()
+	case unusedDevice:
+		err = d.leave()
+	case usedDevice:
+		err = d.use()
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", state, err)
+	}
+	return wantPrograms(state == usedDevice)
+}
+
+func (d *fakeDevice) remove() error {
+	if d.programs == nil {
+		return nil
+	}
+	err := d.programs.Close()
+	*d = fakeDevice{}
+	return err
+}
+
+func (d *fakeDevice) add() (err error) {
+	if d.programs != nil {
+		return nil
+	}
+	var tag smcopt.Tag
+	rand.Read(tag[:])
+	d.programs, err = bpf.Attach(tag)
+	return err
+}
+
+func (d *fakeDevice) leave() error {
+	if err := d.add(); err != nil {
+		return err
+	}
+	if d.used {
+		d.programs.Done()
+		d.used = false
+	}
+	_, err := d.programs.Rest()
+	return err
+}
+
+func (d *fakeDevice) use() error {
+	if err := d.add(); err != nil || d.used {
+		return err
+	}
+	d.used = true
+	return d.programs.Use()
+}
+
+// wantPrograms waits until the programs are attached or not: the kernel takes its time to detach those that are removed.
+func wantPrograms(want bool) error {
+	for deadline := time.Now().Add(time.Second); ; time.Sleep(time.Millisecond) {
+		attached, err := programsAttached()
+		if err != nil || attached == want {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("eBPF programs attached: %t, expected %t: somebody else uses, mounts or unmounts an ismfs", attached, want)
+		}
+	}
+}
+
+// startAlone starts a single process that is to measure.
+func startAlone(ctx context.Context, command []string, t task, cpus []int) (*process, error) {
+	p, err := start(command, "client", "", cpus)
+	if err != nil {
+		return nil, err
+	}
+	if err = p.do(t); err == nil {
+		_, err = p.want(ctx, eventReady, patienceFor(t), nil)
+	}
+	if err != nil {
+		p.stop()
+		return nil, err
+	}
+	return p, nil
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 
 	"github.com/cilium/ebpf"
 	"golang.org/x/sys/unix"
@@ -21,9 +22,12 @@ type Registration struct {
 	wholeHost bool
 	tag       smcopt.Tag
 	dir       *os.File // the lock that says this daemon lives
+	users     atomic.Int64
 
-	mu   sync.Mutex
-	tags *ebpf.Map // nil: closed
+	mu      sync.Mutex
+	tags    *ebpf.Map // nil: closed
+	idle    bool      // so it was said in the set, and the programs may be detached
+	counter *counter  // nil: not needed yet
 }
 
 // Attach makes the set of programs, or joins it, and adds a device's tag. Call it before anybody can learn of the device: from
@@ -84,13 +88,16 @@ func (h host) enter(tags *ebpf.Map, tag smcopt.Tag) (*os.File, error) {
 		return nil, fmt.Errorf("a device with the tag %s, the end of the GID, is there already: %w", tag, os.ErrExist)
 	}
 	if err == nil {
+		err = h.setIdle(tag, false)
+	}
+	if err == nil {
 		err = h.addTag(tags, tag, mode)
 	}
 	if err != nil {
 		if dir != nil {
 			dir.Close()
 		}
-		return nil, errors.Join(err, os.Remove(h.device(tag)))
+		return nil, errors.Join(err, os.RemoveAll(h.device(tag)))
 	}
 	return dir, nil
 }
@@ -166,9 +173,10 @@ func (r *Registration) Close() error {
 	defer unlock()
 	err = errors.Join(r.withdraw(), r.tags.Close())
 	r.tags = nil
-	if e := os.Remove(r.dir.Name()); e != nil && !errors.Is(e, os.ErrNotExist) {
-		err = errors.Join(err, e)
+	if r.counter != nil {
+		err = errors.Join(err, r.counter.iter.Close())
 	}
+	err = errors.Join(err, os.RemoveAll(r.dir.Name()))
 	_, e := r.host.removeIdle()
 	return errors.Join(err, r.dir.Close(), e)
 }

@@ -17,6 +17,7 @@ import (
 type Device struct {
 	Tag   smcopt.Tag
 	Alive bool // its daemon is
+	Idle  bool // its daemon has said that no process uses it
 }
 
 // list returns the devices that have a directory in the set.
@@ -35,7 +36,8 @@ func (h host) list() ([]Device, error) {
 		if err == nil {
 			dir.Close()
 		}
-		devices = append(devices, Device{tag, errors.Is(err, unix.EWOULDBLOCK)})
+		_, idle := os.Stat(h.idle(tag))
+		devices = append(devices, Device{tag, errors.Is(err, unix.EWOULDBLOCK), idle == nil})
 	}
 	return devices, nil
 }
@@ -51,14 +53,15 @@ func (h host) forget(tags *ebpf.Map, devices []Device) error {
 		if err := removeTag(tags, d.Tag); err != nil {
 			return err
 		}
-		if err := os.Remove(h.device(d.Tag)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		if err := os.RemoveAll(h.device(d.Tag)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// removeIdle removes the set if no daemon lives and no socket needs it. The lock is held.
+// removeIdle removes the set if no daemon lives and no socket needs it. Where daemons live it detaches the programs, unless they
+// are needed. The lock is held.
 func (h host) removeIdle() (removed bool, err error) {
 	devices, err := h.list()
 	if errors.Is(err, os.ErrNotExist) {
@@ -69,7 +72,8 @@ func (h host) removeIdle() (removed bool, err error) {
 	}
 	for _, d := range devices {
 		if d.Alive {
-			return false, nil
+			_, err := h.detachIdle(h.waiting)
+			return false, err
 		}
 	}
 	tags, err := ebpf.LoadPinnedMap(mapPin(h.set(), tagsName), nil)
@@ -93,7 +97,7 @@ func (h host) remove() error {
 		return err
 	}
 	for i := len(attachments) - 1; i >= 0; i-- {
-		if err := os.Remove(linkPin(dir, attachments[i].program)); err != nil {
+		if err := os.Remove(linkPin(dir, attachments[i].program)); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
 	}

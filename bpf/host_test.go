@@ -78,7 +78,7 @@ func TestProbe(t *testing.T) {
 	if one.WholeHost() {
 		t.Error("a set that is attached to one cgroup claims the whole host")
 	}
-	if err := h.probe(&r); err != nil || r.Set != h.set() || !slices.Equal(r.Devices, []Device{{one.tag, true}}) || r.Waiting != 1 {
+	if err := h.probe(&r); err != nil || r.Set != h.set() || !slices.Equal(r.Devices, []Device{{one.tag, true, false}}) || r.Waiting != 1 {
 		t.Errorf("%+v (%v), want a device and a listener", r, err)
 	}
 }

@@ -180,7 +180,7 @@ func TestDaemonKilled(t *testing.T) {
 	before := dial(t, nil, at, tag)
 	d.kill()
 	wantSet(t, h, true)
-	if devices, err := h.list(); err != nil || len(devices) != 1 || devices[0] != (Device{tag, false}) {
+	if devices, err := h.list(); err != nil || len(devices) != 1 || devices[0] != (Device{Tag: tag}) {
 		t.Errorf("%v %v, want one dead device", devices, err)
 	}
 	wantAnswer(t, "client before", before, smc(tag))
@@ -212,7 +212,7 @@ func TestSameTagAgain(t *testing.T) {
 	l, at := listener(t, nil, loopback4, tag)
 	d.kill()
 	next := startDaemon(t, h, tag)
-	if devices, err := h.list(); err != nil || len(devices) != 1 || devices[0] != (Device{tag, true}) {
+	if devices, err := h.list(); err != nil || len(devices) != 1 || devices[0] != (Device{Tag: tag, Alive: true}) {
 		t.Errorf("%v %v, want one living device", devices, err)
 	}
 	if _, err := h.attach(tag); !errors.Is(err, os.ErrExist) {

@@ -116,7 +116,7 @@ func enterCgroup(dir string) error {
 func newHost(t testing.TB) host {
 	t.Helper()
 	inside(t)
-	h := host{cgroup: os.Getenv(insideVariable), bpffs: t.TempDir(), option: testOption, program: testProgram}
+	h := host{cgroup: os.Getenv(insideVariable), wholeHost: true, bpffs: t.TempDir(), option: testOption, program: testProgram}
 	if err := h.mountBPFFS(); err != nil {
 		t.Fatal(err)
 	}

@@ -23,6 +23,11 @@ func (h host) noOtherSet() error {
 	if len(versions) > 0 {
 		return fmt.Errorf("%w, of another version: %s; unmount the devices of that version, or remove it with rm -r", ErrOtherSet, strings.Join(versions, ", "))
 	}
+	return h.noOtherAttached()
+}
+
+// noOtherAttached makes sure that no set is attached, when this host's is not.
+func (h host) noOtherAttached() error {
 	links := new(link.Iterator)
 	defer links.Close()
 	for links.Next() {

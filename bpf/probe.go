@@ -14,6 +14,7 @@ type Report struct {
 	BPFFS     bool     // a BPF file system is mounted on /sys/fs/bpf; if not, Attach mounts it
 	Loads     bool     // this kernel and this process's privileges suffice for the programs
 	Set       string   // directory of the set that is there, which pins its programs; empty: none
+	Attached  bool     // its programs are; not while no process uses a device
 	Devices   []Device // that it knows; those of dead daemons stay until the set goes
 	Waiting   int      // sockets that keep it in place: marked listeners, connections not asked about
 }
@@ -58,8 +59,16 @@ func (h host) inspect(r *Report) error {
 		return err
 	}
 	r.Set = h.set()
-	if r.WholeHost, err = h.attachedToRoot(); err != nil {
+	wholeHost, err := h.attachedToRoot()
+	switch {
+	case err == nil:
+		r.Attached, r.WholeHost = true, wholeHost
+	case !errors.Is(err, errDetached):
 		return err
+	default:
+		if err := h.noOtherAttached(); err != nil {
+			return err
+		}
 	}
 	if r.Devices, err = h.list(); err != nil {
 		return err

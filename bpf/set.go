@@ -26,11 +26,14 @@ const (
 	answeredName = ismfsMapIsmfsAnswered
 )
 
-// attachments in the order of attaching: no socket can ask before all the rest is there. Removal is in the reverse order.
-var attachments = []struct {
+// An attachment is one of the programs, and where.
+type attachment struct {
 	program string
 	at      ebpf.AttachType
-}{
+}
+
+// attachments in the order of attaching: no socket can ask before all the rest is there. Removal is in the reverse order.
+var attachments = []attachment{
 	{ismfsProgIsmfsSockops, ebpf.AttachCGroupSockOps},
 	{ismfsProgIsmfsGetsockopt, ebpf.AttachCGroupGetsockopt},
 	{ismfsProgIsmfsSetsockopt, ebpf.AttachCGroupSetsockopt},
@@ -164,7 +167,7 @@ func (h host) attachOne(p *ebpf.Program, at ebpf.AttachType, pin string) error {
 	return nil
 }
 
-// open opens a set that is there, and puts this build's programs into it if they differ. Maps stay.
+// open opens a set that is there, attaches what of it is not, and puts this build's programs into it if they differ. Maps stay.
 func (h host) open() (*ebpf.Map, error) {
 	maps := make(map[string]*ebpf.Map)
 	defer func() {
@@ -185,7 +188,7 @@ func (h host) open() (*ebpf.Map, error) {
 	}
 	if !current {
 		if err := h.update(maps); err != nil {
-			return nil, fmt.Errorf("replacing the programs of %s: %w", h.set(), err)
+			return nil, fmt.Errorf("putting the programs into %s: %w", h.set(), err)
 		}
 	}
 	return maps[tagsName].Clone()
@@ -195,7 +198,7 @@ func (h host) damaged(err error) error {
 	return fmt.Errorf("the programs' set in %s is damaged (%w): when no connection needs it, remove it with rm -r %[1]s", h.set(), err)
 }
 
-// current reports whether the attached programs are those of this build.
+// current reports whether the attached programs are those of this build, and where they should be.
 func (h host) current() (bool, error) {
 	spec, err := h.spec()
 	if err != nil {
@@ -203,6 +206,9 @@ func (h host) current() (bool, error) {
 	}
 	for _, a := range attachments {
 		same, err := h.sameProgram(a.program, spec.Programs[a.program])
+		if errors.Is(err, errDetached) {
+			return false, nil
+		}
 		if err != nil || !same {
 			return false, err
 		}
@@ -210,9 +216,15 @@ func (h host) current() (bool, error) {
 	return true, nil
 }
 
-// linkInfo describes a link of the set, which must be attached.
+// errDetached: a program of the set is not attached, as all are while nobody uses them.
+var errDetached = errors.New("not attached")
+
+// linkInfo describes a link of the set, or returns errDetached.
 func (h host) linkInfo(name string) (*link.Info, *link.CgroupInfo, error) {
 	l, err := link.LoadPinnedLink(linkPin(h.set(), name), nil)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil, errDetached
+	}
 	if err != nil {
 		return nil, nil, h.damaged(err)
 	}
@@ -223,7 +235,7 @@ func (h host) linkInfo(name string) (*link.Info, *link.CgroupInfo, error) {
 	}
 	cgroup := info.Cgroup()
 	if cgroup == nil || cgroup.CgroupId == 0 {
-		return nil, nil, h.damaged(fmt.Errorf("the link of %s was detached", name))
+		return nil, nil, errDetached
 	}
 	return info, cgroup, nil
 }
@@ -239,8 +251,8 @@ func (h host) attachedToRoot() (bool, error) {
 }
 
 func (h host) sameProgram(name string, spec *ebpf.ProgramSpec) (bool, error) {
-	info, _, err := h.linkInfo(name)
-	if err != nil {
+	info, cgroup, err := h.linkInfo(name)
+	if err != nil || h.misplaced(cgroup) {
 		return false, err
 	}
 	p, err := ebpf.NewProgramFromID(info.Program)
@@ -255,22 +267,54 @@ func (h host) sameProgram(name string, spec *ebpf.ProgramSpec) (bool, error) {
 	return spec.Compatible(loaded) == nil, nil
 }
 
+// update attaches this build's programs: in place of those that are attached, or anew.
 func (h host) update(maps map[string]*ebpf.Map) error {
+	if _, _, err := h.linkInfo(sockopsName); errors.Is(err, errDetached) {
+		if err := h.noOtherAttached(); err != nil { // one can have come meanwhile
+			return err
+		}
+	}
 	c, err := h.load(maps)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
 	for _, a := range attachments {
-		l, err := link.LoadPinnedLink(linkPin(h.set(), a.program), nil)
-		if err != nil {
-			return err
-		}
-		err = l.Update(c.Programs[a.program])
-		l.Close()
-		if err != nil {
+		if err := h.put(c.Programs[a.program], a); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// misplaced reports whether a program is attached for less than this daemon sees: by one of a container, while the set rested.
+func (h host) misplaced(cgroup *link.CgroupInfo) bool {
+	var root unix.Stat_t // whose inode number is its id
+	return h.wholeHost && unix.Stat(h.cgroup, &root) == nil && cgroup.CgroupId != root.Ino
+}
+
+func (h host) put(p *ebpf.Program, a attachment) error {
+	pin := linkPin(h.set(), a.program)
+	_, cgroup, err := h.linkInfo(a.program)
+	if err == nil && h.misplaced(cgroup) {
+		if err := h.detach(a); err != nil { // first: two at once would not agree on what the option says
+			return err
+		}
+		err = errDetached
+	}
+	if errors.Is(err, errDetached) {
+		if err := os.Remove(pin); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+		return h.attachOne(p, a.at, pin)
+	}
+	if err != nil {
+		return err
+	}
+	l, err := link.LoadPinnedLink(pin, nil)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	return l.Update(p)
 }

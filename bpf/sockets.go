@@ -13,49 +13,71 @@ import (
 	"github.com/cilium/ebpf/link"
 )
 
-// waiting counts the sockets, of all network namespaces, that would be worse off without the programs: marked listeners, and
-// connections whose answer nobody has read. Their question would fail, and they would have to be reset.
-func (h host) waiting() (int, error) {
+// A counter counts the sockets, of all network namespaces, that would be worse off without the programs: marked listeners, and
+// connections whose answer nobody has read. Their question would fail, and they would have to be reset. To make one takes far
+// longer than to count, since the kernel's types are read.
+type counter struct{ iter *link.Iter }
+
+func (h host) newCounter() (*counter, error) {
 	marks, err := ebpf.LoadPinnedMap(mapPin(h.set(), marksName), nil)
 	if err != nil {
-		return 0, h.damaged(err)
+		return nil, h.damaged(err)
 	}
 	defer marks.Close()
-	n, err := count(ismfsProgIsmfsSockets, marks, link.IterOptions{Map: marks})
+	c, err := newIterator(ismfsProgIsmfsSockets, marks, link.IterOptions{Map: marks})
 	if errors.Is(err, os.ErrPermission) && inFirstPIDNamespace() {
 		// A kernel that is locked down has no iterator over storage. Files that are on their way in a message, and those that
 		// only io_uring knows, escape the other one: such a connection is reset, should it be there.
-		n, err = count(ismfsProgIsmfsTaskSockets, marks, link.IterOptions{})
+		c, err = newIterator(ismfsProgIsmfsTaskSockets, marks, link.IterOptions{})
 	}
 	if err != nil {
-		return 0, typed(fmt.Errorf("the programs stay attached, since the one that would count marked sockets cannot be used: %w", err))
+		return nil, typed(fmt.Errorf("the programs stay attached, since the one that would count marked sockets cannot be used: %w", err))
 	}
-	return n, nil
+	return c, nil
 }
 
-// count runs one of the iterators and returns how many sockets its records stand for.
-func count(program string, marks *ebpf.Map, options link.IterOptions) (int, error) {
-	spec, err := loadIsmfs()
+// waiting counts once.
+func (h host) waiting() (int, error) {
+	c, err := h.newCounter()
 	if err != nil {
 		return 0, err
+	}
+	defer c.iter.Close()
+	return c.count()
+}
+
+// newIterator loads one of the iterators.
+func newIterator(program string, marks *ebpf.Map, options link.IterOptions) (*counter, error) {
+	spec, err := loadIsmfs()
+	if err != nil {
+		return nil, err
 	}
 	spec = &ebpf.CollectionSpec{
 		Maps:     map[string]*ebpf.MapSpec{marksName: spec.Maps[marksName]},
 		Programs: map[string]*ebpf.ProgramSpec{program: spec.Programs[program]},
 		Types:    spec.Types, ByteOrder: spec.ByteOrder,
 	}
-	c, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{marksName: marks}})
+	loaded, err := ebpf.NewCollectionWithOptions(spec, ebpf.CollectionOptions{MapReplacements: map[string]*ebpf.Map{marksName: marks}})
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	defer c.Close()
-	options.Program = c.Programs[program]
+	defer loaded.Close()
+	options.Program = loaded.Programs[program]
 	l, err := link.AttachIter(options)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
-	defer l.Close()
-	r, err := l.Open()
+	c := &counter{l}
+	if _, err := c.count(); err != nil { // it is here that the kernel may refuse
+		l.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// count returns how many sockets the records stand for.
+func (c *counter) count() (int, error) {
+	r, err := c.iter.Open()
 	if err != nil {
 		return 0, err
 	}

@@ -107,6 +107,15 @@ func (d *Device) CreateBlock(c Caller, id uint32) (*BlockHandle, error) {
 	if err != nil {
 		return nil, err
 	}
+	d.users.Enter() // without the lock: it may take a while
+	h, err := d.createBlock(c, id, pid)
+	if err != nil {
+		d.users.Leave()
+	}
+	return h, err
+}
+
+func (d *Device) createBlock(c Caller, id uint32, pid int) (*BlockHandle, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	p := d.processes.byID[id]
@@ -223,6 +232,7 @@ func (d *Device) endBlock(p *Process) {
 	d.stats.gone(d.readBlock(b))
 	p.block = nil
 	b.removed = true
+	d.users.Leave()
 	if b.open == 0 {
 		d.dropMemory(&b.mem)
 	}

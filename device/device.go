@@ -52,8 +52,21 @@ type Config struct {
 	Limits   Limits
 	Waiting  Waiting // how programs may wait, at most
 	AdminUID uint32  // may turn the knobs without CAP_SYS_ADMIN, unless 0 (see privileged)
+	Users    Users   // nil: nobody wants to know
 	Log      *slog.Logger
 }
+
+// Users is told of the processes that have a block.
+type Users interface {
+	Enter() // one is about to have its own; the call for it is answered when this returns
+	Leave() // it has exited, or got none; this must not wait
+}
+
+// nobody is told in place of no Users.
+type nobody struct{}
+
+func (nobody) Enter() {}
+func (nobody) Leave() {}
 
 // A Device is one loopback-ism device. All its methods may be called at once from many goroutines.
 type Device struct {
@@ -64,6 +77,7 @@ type Device struct {
 	log      *slog.Logger
 	waiting  Waiting
 	ueids    ueidTable
+	users    Users
 
 	mu           sync.Mutex // one lock: operations come by the thousand a second, data never comes here
 	state        State
@@ -90,6 +104,9 @@ func New(cfg Config) (*Device, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
+	if cfg.Users == nil {
+		cfg.Users = nobody{}
+	}
 	if err := checkProc(); err != nil {
 		return nil, err
 	}
@@ -110,6 +127,7 @@ func New(cfg Config) (*Device, error) {
 		log:       cfg.Log,
 		waiting:   cfg.Waiting,
 		ueids:     ueidTable{ueids: []string{DefaultUEID}},
+		users:     cfg.Users,
 		state:     Active,
 		epoch:     1,
 		dmbType:   cfg.DMBType,

@@ -124,10 +124,16 @@ func judgeSet(l bpfLook) finding {
 		}
 	}
 	found := fmt.Sprintf("%s: %s; %d sockets listen or have not asked", l.Set, listTags("devices", living), l.Waiting)
+	if !l.Attached {
+		found += "; not attached, since no process uses a device"
+	}
 	if dead := len(l.Devices) - len(living); dead > 0 { // they stay as long as anybody lives, and gather
 		found += fmt.Sprintf("; %d of dead daemons", dead)
 	}
 	if len(living) > 0 {
+		return okay("%s", found)
+	}
+	if !l.Attached {
 		return okay("%s", found)
 	}
 	return finding{

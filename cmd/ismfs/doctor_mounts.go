@@ -67,7 +67,7 @@ func (s *mountState) fill() error {
 	if err != nil {
 		return err
 	}
-	s.sockets, err = socketsCovered(gid)
+	s.sockets, err = socketsCovered(d, gid)
 	return err
 }
 

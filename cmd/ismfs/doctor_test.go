@@ -163,7 +163,7 @@ func mounts(states ...mountState) mountFacts { return mountFacts{mounts: states}
 
 // set is a look at programs with devices whose daemons live or not.
 func set(waiting int, alive ...bool) bpfLook {
-	l := bpfLook{Report: bpf.Report{Loads: true, Set: "/sys/fs/bpf/ismfs/v1", Waiting: waiting}}
+	l := bpfLook{Report: bpf.Report{Loads: true, Set: "/sys/fs/bpf/ismfs/v1", Attached: true, Waiting: waiting}}
 	for i, a := range alive {
 		l.Devices = append(l.Devices, bpf.Device{Tag: smcopt.Tag{byte(i + 1)}, Alive: a})
 	}

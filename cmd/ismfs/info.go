@@ -94,11 +94,11 @@ func fillInfo(info *mountInfo) error {
 	if info.UEIDs, err = d.UEIDs(); err != nil {
 		return err
 	}
-	if info.Sockets, err = socketsCovered(info.GID); err != nil {
-		return err
-	}
 	stats, err := d.Stats()
 	if err != nil {
+		return err
+	}
+	if info.Sockets, err = socketsCovered(d, info.GID); err != nil { // after stats: they count this process from then on
 		return err
 	}
 	info.Alive, info.Device = true, &stats.Device

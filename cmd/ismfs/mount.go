@@ -31,7 +31,7 @@ The daemon needs CAP_SYS_ADMIN in the initial user namespace, for FUSE passthrou
 (root has both); its clients need no privilege.
 
 It also attaches the eBPF programs by which TCP sockets of programs that use libsmc say SMC to each other; all devices of
-the host share them. If that cannot be done it warns, and sockets stay TCP; see --sockets.
+the host share them. They stay attached while a process uses a device. If they cannot be it warns, and sockets stay TCP; see --sockets.
 
 SIGTERM or SIGINT: nothing new is registered, and when the last leased DMB is gone the tree is unmounted. A second one
 detaches the tree at once; programs that have DMBs open keep them.

@@ -33,6 +33,7 @@ func serve(point string, o *mountOptions) error {
 	signal.Ignore(unix.SIGPIPE) // who reads the log may go: that is no reason to end
 	raiseFileLimit(o.limits, log)
 
+	s := newSockets(log)
 	dev, err := device.New(device.Config{
 		GID:      o.deviceGID.GID,
 		DMBType:  device.Type(o.dmbType),
@@ -40,6 +41,7 @@ func serve(point string, o *mountOptions) error {
 		Waiting:  o.wait,
 		Limits:   o.limits,
 		AdminUID: o.uid,
+		Users:    s,
 		Log:      log,
 	})
 	if err != nil {
@@ -50,8 +52,7 @@ func serve(point string, o *mountOptions) error {
 	if err != nil {
 		return err
 	}
-	s, err := attachSockets(o.sockets, dev.LocalGID(), log)
-	if err != nil {
+	if err := s.attach(o.sockets, dev.LocalGID()); err != nil {
 		unlock()
 		return err
 	}

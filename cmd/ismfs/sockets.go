@@ -9,12 +9,16 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/ismfs/ismfs/bpf"
 	"github.com/ismfs/ismfs/bpf/smcopt"
+	"github.com/ismfs/ismfs/dmb"
 	"github.com/ismfs/ismfs/smc"
+	"github.com/ismfs/ismfs/tree"
 )
 
 // socketMode says whether a device is for sockets, too.
@@ -43,19 +47,71 @@ type sockets struct {
 	registration *bpf.Registration // nil: none
 	why          error
 	log          *slog.Logger
+
+	rest *time.Timer  // runs takeRest
+	wait atomic.Int64 // nanoseconds from a takeRest that was in vain to the next
 }
 
-// attachSockets has the programs know the device. Nobody else may know of it before.
-func attachSockets(mode socketMode, gid smc.GID, log *slog.Logger) (*sockets, error) {
+// restAfter is how long the programs stay attached for nobody, so that programs that come one after another find them. Sockets
+// that need them without a process to wait for are counted ever less often, up to mostRest.
+const (
+	restAfter = 5 * time.Second
+	mostRest  = 5 * time.Minute
+)
+
+func newSockets(log *slog.Logger) *sockets {
 	s := &sockets{log: log}
+	s.wait.Store(int64(restAfter))
+	s.rest = time.AfterFunc(mostRest, s.takeRest)
+	s.rest.Stop()
+	return s
+}
+
+// attach has the programs know the device. Nobody else may know of it before.
+func (s *sockets) attach(mode socketMode, gid smc.GID) error {
 	if mode == socketsOff {
-		return s, nil
+		return nil
 	}
 	s.registration, s.why = bpf.Attach(smcopt.TagOf(gid))
-	if s.why != nil && mode == socketsRequire {
-		return nil, socketsError(s.why)
+	switch {
+	case s.why == nil:
+		s.rest.Reset(restAfter)
+	case mode == socketsRequire:
+		return socketsError(s.why)
 	}
-	return s, nil
+	return nil
+}
+
+// Enter has the programs attached for a process that begins to use the device.
+func (s *sockets) Enter() {
+	if s.registration == nil {
+		return
+	}
+	if err := s.registration.Use(); err != nil {
+		s.log.Error("sockets stay TCP: the SMC option cannot be attached again (ismfs doctor tells more)", "err", err)
+	}
+}
+
+// Leave has them detached, in a while, when nobody uses it any more.
+func (s *sockets) Leave() {
+	if s.registration != nil && s.registration.Done() {
+		s.rest.Reset(restAfter)
+	}
+}
+
+// takeRest detaches the programs if nobody uses them.
+func (s *sockets) takeRest() {
+	wait := time.Duration(s.wait.Load())
+	done, err := s.registration.Rest()
+	if err != nil && wait == restAfter { // once, not each time
+		s.log.Warn("the SMC option stays attached, though no process uses the device", "err", err)
+	}
+	if done {
+		s.wait.Store(int64(restAfter))
+		return
+	}
+	s.rest.Reset(wait)
+	s.wait.Store(int64(min(2*wait, mostRest)))
 }
 
 // tell says who is covered. Where sockets stay TCP it also does so on warnings, unless that is nil.
@@ -92,6 +148,7 @@ func (s *sockets) close() {
 	if s.registration == nil {
 		return
 	}
+	s.rest.Stop()
 	if err := s.registration.Close(); err != nil {
 		s.log.Error("leaving the eBPF programs; the next daemon that ends cleans up", "err", err)
 	}
@@ -123,11 +180,16 @@ func removeIdlePrograms() {
 }
 
 // socketsCovered asks as any client does whether a socket of this process can use the device.
-func socketsCovered(gid string) (bool, error) {
+func socketsCovered(d *tree.Device, gid string) (bool, error) {
 	g, err := smc.ParseGID(gid)
 	if err != nil {
 		return false, err
 	}
+	block, err := dmb.OpenBlock(d, os.Getpagesize())
+	if err != nil {
+		return false, nil // nor could a client
+	}
+	defer block.Close()
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return false, err
