@@ -8,7 +8,9 @@
 #include "arena.h"
 #include "debug.h"
 #include "group.h"
+#include "real.h"
 #include "sock.h"
+#include "table.h"
 
 struct lock link_lock;
 
@@ -18,7 +20,7 @@ struct ending {
 	struct link link;
 	struct stream stream;
 	struct shared *shared;
-	struct device *device;
+	int tcp; /* shut down by this side, -1: not by this process */
 	int64_t until;
 	bool limited; /* one side was seen to have closed when until was set */
 };
@@ -42,18 +44,18 @@ static int64_t reason(struct device *d, int err)
 
 /* ---- endings ---- */
 
-static void finish(struct link *l, struct device *d, bool reusable)
+/* Whether each of the DMBs is kept for the next connection. */
+static void finish(struct link *l, bool own, bool peers)
 {
 	struct group *g = l->group;
 
-	(void)d;
 	if (l->peer != NULL) {
 		l->peer->in_use = false;
-		if (!reusable || g == NULL || !group_usable(g))
+		if (!peers || g == NULL || !group_usable(g))
 			remote_close(l->peer);
 	}
 	if (l->own != NULL)
-		group_give_buffer(g, l->own, reusable);
+		group_give_buffer(g, l->own, own);
 	if (g != NULL) {
 		group_give_bit(g, l->own_bit);
 		group_leave(g);
@@ -64,6 +66,42 @@ static void leave_shared(struct shared *sh)
 {
 	if (atomic_fetch_sub(&sh->holders, 1) == 1)
 		arena_free(sh);
+}
+
+/* The peer's end of TCP: EOF is a FIN. */
+static enum stream_end end_of_tcp(int fd)
+{
+	char byte;
+	ssize_t n = real()->recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+
+	if (n == 0)
+		return STREAM_OVER;
+	return n < 0 && (errno == EAGAIN || errno == EINTR) ? STREAM_ENDING : STREAM_LOST;
+}
+
+/* The peer's, after both ends have closed in order: OVER when it has come, LOST when nobody will see it. */
+static enum stream_end fin_of(const struct ending *e)
+{
+	if (e->tcp >= 0)
+		return end_of_tcp(e->tcp);
+	switch (atomic_load(&e->shared->fin)) {
+	case FIN_SEEN:
+		return STREAM_OVER;
+	case FIN_NOT_SEEN:
+		return STREAM_LOST;
+	}
+	return STREAM_ENDING;
+}
+
+void link_shut(struct sock *s, int fd)
+{
+	int saved = errno;
+
+	s->tcp = s->link.group->inherited ? -1 : hidden_copy(fd);
+	(void)real()->shutdown(fd, SHUT_WR);
+	if (s->tcp < 0)
+		atomic_store(&s->shared->fin, end_of_tcp(fd) == STREAM_OVER ? FIN_SEEN : FIN_NOT_SEEN);
+	errno = saved;
 }
 
 /* As long as neither side has closed, a child has the connection: that may last, unless the peer is gone. */
@@ -84,16 +122,17 @@ static void sweep_endings(int64_t now)
 {
 	for (struct ending **at = &endings; *at != NULL;) {
 		struct ending *e = *at;
-		enum stream_end end = stream_end_of(&e->stream);
+		enum stream_end end = stream_end_of(&e->stream), fin = end == STREAM_OVER ? fin_of(e) : end;
 
-		if (waits(e, end, now)) {
+		if (waits(e, fin, now)) {
 			at = &e->next;
 			continue;
 		}
 		*at = e->next;
-		if (end == STREAM_OVER)
+		if (fin == STREAM_OVER)
 			stream_reset_own(&e->stream);
-		finish(&e->link, e->device, end == STREAM_OVER);
+		finish(&e->link, fin == STREAM_OVER, end == STREAM_OVER); /* before its FIN the peer may have part of the own ring lent */
+		hidden_close(e->tcp);
 		leave_shared(e->shared);
 		free(e);
 	}
@@ -120,6 +159,8 @@ bool link_busy(void)
 
 void link_forked(void)
 {
+	for (struct ending *e = endings; e != NULL; e = e->next)
+		hidden_close(e->tcp);
 	endings = NULL;
 	atomic_store(&has_endings, false);
 	groups_forked();
@@ -135,12 +176,13 @@ void link_end(struct sock *s)
 	lock_take(&link_lock);
 	e = g->inherited ? NULL : calloc(1, sizeof(*e));
 	if (e != NULL) {
-		*e = (struct ending){ endings, *l, s->stream, s->shared, s->device, now_ns() + close_ns, s->last };
+		*e = (struct ending){ endings, *l, s->stream, s->shared, s->tcp, now_ns() + close_ns, s->last };
 		endings = e;
 		atomic_store(&has_endings, true);
 		sweep_endings(now_ns());
 	} else {
-		finish(l, s->device, false);
+		hidden_close(s->tcp);
+		finish(l, false, false);
 		if (s->held)
 			leave_shared(s->shared);
 	}
@@ -198,7 +240,7 @@ int64_t link_serve(struct link *l, struct device *d, uint32_t peer, uint8_t size
 	}
 	lock_release(&link_lock);
 	if (code != 0)
-		link_abandon(l, d, false);
+		link_abandon(l, false);
 	return code;
 }
 
@@ -320,11 +362,11 @@ int64_t link_connect(struct link *l, struct device *d, const struct clc_answer *
 	code = connect_locked(l, d, accept, size, confirm);
 	lock_release(&link_lock);
 	if (code != 0)
-		link_abandon(l, d, false);
+		link_abandon(l, false);
 	return code;
 }
 
-void link_abandon(struct link *l, struct device *d, bool out_of_sync)
+void link_abandon(struct link *l, bool out_of_sync)
 {
 	lock_take(&link_lock);
 	if (out_of_sync && l->group != NULL)
@@ -333,7 +375,7 @@ void link_abandon(struct link *l, struct device *d, bool out_of_sync)
 		group_give_buffer(l->group, l->own, false);
 		l->own = NULL;
 	}
-	finish(l, d, l->peer == NULL);
+	finish(l, l->peer == NULL, false);
 	lock_release(&link_lock);
 	memset(l, 0, sizeof(*l));
 }

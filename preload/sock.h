@@ -31,6 +31,7 @@ struct shared {
 	_Atomic uint32_t used;    /* this place of the arena is taken */
 	_Atomic uint32_t holders; /* processes that have it, or look after its end */
 	_Atomic uint32_t ends;    /* those with a descriptor and the DMBs: the last one closes */
+	_Atomic int fin;          /* a FIN_…, where only the last one can tell */
 	_Atomic int kind;
 	struct lock handshake; /* held by who carries it on; guards what follows up to stream */
 	bool client, kernel;   /* kernel: the peer is the kernel's SMC */
@@ -55,6 +56,7 @@ struct shared {
 struct item;
 
 enum { COUNTED_HOLDER = 1, COUNTED_END };
+enum { FIN_UNKNOWN, FIN_SEEN, FIN_NOT_SEEN }; /* the peer's, when this side had closed */
 
 struct sock {
 	_Atomic uint32_t refs;
@@ -72,6 +74,7 @@ struct sock {
 	_Atomic uint32_t heard; /* the device's word when the peer was last asked for */
 	_Atomic bool ended;  /* no descriptor is left */
 	bool last;           /* in no other process with the DMBs either */
+	int tcp;             /* a copy of the descriptor, once TCP is shut down; -1: none */
 	bool held;           /* this process is one of the holders */
 	_Atomic bool joined; /* and of the ends */
 	uint8_t counted;     /* during a fork or an exec: as what */
