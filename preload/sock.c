@@ -234,6 +234,8 @@ static void release(struct sock *s, int fd)
 	struct shared *sh = s->shared;
 	int kind = sock_kind(s);
 
+	if (kind == SOCK_LISTENER && sh->passed && atomic_load(&sh->holders) == 1)
+		(void)smcopt_unmark(fd); /* who takes the next client may know nothing of SMC */
 	if (kind == SOCK_HANDSHAKE && atomic_load(&sh->holders) == 1)
 		linger_zero(fd); /* the peer must not take what it has of the handshake for a connection */
 	if (kind != SOCK_SMC)

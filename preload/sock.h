@@ -35,6 +35,7 @@ struct shared {
 	_Atomic int kind;
 	struct lock handshake; /* held by who carries it on; guards what follows up to stream */
 	bool client, kernel;   /* kernel: the peer is the kernel's SMC */
+	bool passed;           /* a listener that stays when the program ends, with who has passed it */
 	uint8_t awaits;        /* CLC_ACCEPT, CLC_PROPOSAL or CLC_CONFIRM */
 	int64_t deadline;      /* for the peer's next message */
 	int64_t proposed;      /* when a client has sent its Proposal */
