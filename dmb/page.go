@@ -16,6 +16,7 @@ import (
 //	 24     4  sequence         peer, owner, device
 //	 28     4  wait state       owner; the peer clears it
 //	 32     4  place            owner
+//	 36     4  slice            owner
 //	 64  4032  bits             set by the peer, cleared by the owner
 const (
 	PageSize = pageSize // also what tells the device that it is always merged
@@ -24,6 +25,7 @@ const (
 	offPageSeq  = 24
 	offPageWait = 28
 	offPlace    = 32
+	offSlice    = 36
 	offPageBits = 64
 
 	// PageWords is how many words of 64 bits a page has, and PageBits how many bits.
@@ -34,8 +36,8 @@ const (
 // A Page is a doorbell page, its owner's or its peer's view. Whatever the peer writes there, nothing here fails: a page says
 // only that it may be worth looking.
 type Page struct {
-	sequence, wait, place *atomic.Uint32
-	bits                  [PageWords]*atomic.Uint64
+	sequence, wait, place, slice *atomic.Uint32
+	bits                         [PageWords]*atomic.Uint64
 }
 
 // Page returns the DMB as a doorbell page and makes it one; nil unless it has [PageSize] bytes. The page is valid as long as
@@ -55,7 +57,10 @@ func newPage(mapping []byte) *Page {
 	if len(mapping) != PageSize {
 		return nil
 	}
-	p := &Page{sequence: word32(mapping, offPageSeq), wait: word32(mapping, offPageWait), place: word32(mapping, offPlace)}
+	p := &Page{
+		sequence: word32(mapping, offPageSeq), wait: word32(mapping, offPageWait),
+		place: word32(mapping, offPlace), slice: word32(mapping, offSlice),
+	}
 	for i := range p.bits {
 		p.bits[i] = word64(mapping, offPageBits+8*i)
 	}
@@ -91,6 +96,15 @@ func (p *Page) Place() uint32 { return p.place.Load() }
 
 // SetPlace says where the owner runs.
 func (p *Page) SetPlace(place uint32) { p.place.Store(place) }
+
+// Working is the longest slice. It stands for one that has not ended: the owner did not give the CPU away, somebody took it.
+const Working = time.Duration(math.MaxUint32)
+
+// Slice loads how long the owner's process had the CPU before it last gave it away, or [Working]; 0: it does not say.
+func (p *Page) Slice() time.Duration { return time.Duration(p.slice.Load()) }
+
+// SetSlice says how long the owner's process has had the CPU, which it is about to give away; or that it is [Working].
+func (p *Page) SetSlice(d time.Duration) { p.slice.Store(uint32(min(max(d, 0), Working))) }
 
 // Sequence loads the sequence, for WaitSequence.
 func (p *Page) Sequence() uint32 { return p.sequence.Load() }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/ismfs/ismfs/procs"
 	"github.com/ismfs/ismfs/smc"
@@ -71,6 +72,12 @@ func TestPage(t *testing.T) {
 		}
 		if got := page.Take(int(bit / 64)); got != 0 {
 			t.Errorf("bit %d stays: %#x", bit, got)
+		}
+	}
+	for _, d := range []struct{ set, want time.Duration }{{1, 1}, {Working - 1, Working - 1}, {time.Hour, Working}, {-1, 0}} {
+		page.SetSlice(d.set)
+		if got := page.Slice(); got != d.want {
+			t.Errorf("a slice of %d ns reads as %d", d.set, got)
 		}
 	}
 	page.SetWaiting(OnBell)

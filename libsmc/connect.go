@@ -45,10 +45,11 @@ func (c *Conn) connect(p *smc.Proposal) {
 	c.watch()
 }
 
-// watch is what the handshake's goroutine does for as long as the connection lives.
+// watch waits for the end of TCP in a goroutine of its own, which needs a small stack for as long as the connection lives: the
+// handshake's has grown, and goes.
 func (c *Conn) watch() {
 	if s := c.smc.Load(); s != nil {
-		s.Watch()
+		go s.Watch()
 	}
 }
 

@@ -11,10 +11,8 @@
 #include "debug.h"
 #include "real.h"
 
-enum { DEFAULT_BUFFER = 64 << 10 /* net.smc.rmem */ };
-
 bool debugging;
-static uint64_t buffer = DEFAULT_BUFFER;
+static uint64_t buffer; /* 0: nobody says */
 static char *mount;
 
 void debug_line(const char *format, ...)
@@ -72,5 +70,7 @@ const char *environment_mount(void)
 
 uint8_t environment_buffer(int asked)
 {
-	return smc_compress_buffer(asked > 0 ? (uint64_t)asked : buffer);
+	uint64_t size = asked > 0 ? (uint64_t)asked : buffer;
+
+	return size != 0 ? smc_compress_buffer(size) : ANY_BUFFER;
 }

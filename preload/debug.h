@@ -21,7 +21,11 @@ void environment_setup(void);
 /* ISMFS_MOUNT as it was at the start (servers wipe their environment); NULL: not set. */
 const char *environment_mount(void);
 
-/* The size of a connection's own DMB for a program that asked for so many bytes, 0 if it did not; as the wire compresses it. */
+/*
+ * The size of a connection's own DMB for a program that asked for so many bytes, 0 if it did not; as the wire compresses it. ANY_BUFFER:
+ * nobody says.
+ */
+enum { ANY_BUFFER = 0xFF };
 uint8_t environment_buffer(int asked);
 
 #endif

@@ -6,6 +6,7 @@
 #include <sys/random.h>
 #include <sys/stat.h>
 
+#include "debug.h"
 #include "group.h"
 #include "table.h"
 
@@ -17,6 +18,7 @@ enum { MOST_POOLED = 256 };
 static struct group *groups;
 static atomic_bool has_groups; /* for who looks without the lock */
 static uint32_t last_id;
+static unsigned int users; /* of all groups: connections and handshakes */
 
 bool groups_any(void)
 {
@@ -30,6 +32,7 @@ void groups_forked(void)
 	groups = NULL;
 	atomic_store(&has_groups, false);
 	last_id = 0;
+	users = 0;
 	buffers_forget();
 }
 
@@ -133,6 +136,14 @@ static bool peer_gone(const struct group *g)
 	return group_has_pages(g) && !buffer_has_peer(g->page->buffer);
 }
 
+static void join(struct group *g)
+{
+	if (g == NULL)
+		return;
+	g->users++;
+	users++;
+}
+
 struct group *group_of_client(struct device *d, uint32_t peer, const unsigned char *eid)
 {
 	struct group *g = peer != 0 ? find(d, ROLE_SERVER, peer, 0) : NULL;
@@ -143,8 +154,7 @@ struct group *group_of_client(struct device *d, uint32_t peer, const unsigned ch
 	}
 	if (g == NULL)
 		g = group_new(d, ROLE_SERVER, peer, eid);
-	if (g != NULL)
-		g->users++;
+	join(g);
 	return g;
 }
 
@@ -163,13 +173,14 @@ struct group *group_of_server(struct device *d, uint32_t peer, uint32_t id, bool
 			g->confirmed = true;
 		}
 	}
-	if (g != NULL)
-		g->users++;
+	join(g);
 	return g;
 }
 
 void group_leave(struct group *g)
 {
+	if (!g->inherited && users > 0)
+		users--;
 	if (--g->users > 0)
 		return;
 	if (!group_usable(g) || !g->confirmed)
@@ -180,12 +191,21 @@ void group_leave(struct group *g)
 
 /* ---- what it keeps ---- */
 
-static struct buffer *from_pool(struct group *g, size_t size)
+/*
+ * A few connections that carry much want rings in which both sides work at once. Of many, none gets less than the kernel gives: a program
+ * that knows only TCP may write much before it reads.
+ */
+static size_t default_size(void)
+{
+	return users <= 8 ? SMC_MAX_BUFFER : users <= 16 ? 256 << 10 : 64 << 10;
+}
+
+static struct buffer *from_pool(struct group *g, size_t size, bool larger)
 {
 	for (struct buffer **at = &g->pool; *at != NULL;) {
 		struct buffer *b = *at;
 
-		if (b->dmb.size != size || b->epoch != procs_epoch(g->device->procs) ||
+		if (b->dmb.size < size || (b->dmb.size > size && !larger) || b->epoch != procs_epoch(g->device->procs) ||
 		    b->separated != procs_separated(g->device->procs)) {
 			at = &b->next;
 			continue;
@@ -219,13 +239,13 @@ static bool drop_pools(void)
 int group_take_buffer(struct group *g, uint8_t n, struct buffer **b)
 {
 	struct ismfs_procs *procs = g->device->procs;
-	size_t size = (size_t)SMC_MIN_BUFFER << n, wanted = size;
+	size_t size = n == ANY_BUFFER ? default_size() : (size_t)SMC_MIN_BUFFER << n, wanted = size;
 	int err;
 
-	*b = from_pool(g, size);
+	*b = from_pool(g, size, n == ANY_BUFFER);
 	if (*b != NULL) {
 		count_one(procs, COUNT_RX_REUSE);
-		count_buffer(procs, size);
+		count_buffer(procs, (*b)->dmb.size);
 		return 0;
 	}
 	for (;;) {

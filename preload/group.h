@@ -41,7 +41,10 @@ void group_leave(struct group *g);
 bool group_usable(const struct group *g);
 bool group_has_pages(const struct group *g);
 
-/* A DMB from the pool that is as a new one would be, or a new one, smaller if memory is short. Negative errno. */
+/*
+ * A DMB from the pool that is as a new one would be, or a new one, smaller if memory is short. Of ANY_BUFFER the size goes by how many
+ * connections this process has (docs/smc_run.md), and a larger one from the pool will do. Negative errno.
+ */
 int group_take_buffer(struct group *g, uint8_t size, struct buffer **b);
 void group_give_buffer(struct group *g, struct buffer *b, bool reusable);
 

@@ -418,7 +418,7 @@ func TestRunBuffers(t *testing.T) {
 		option string
 		setopt int
 		want   uint32
-	}{{"", 0, 64 << 10}, {"1m", 0, 1 << 20}, {"100k", 0, 128 << 10}, {"", 200 << 10, 256 << 10}} {
+	}{{"", 0, 1 << 20}, {"64k", 0, 64 << 10}, {"1m", 0, 1 << 20}, {"100k", 0, 128 << 10}, {"", 200 << 10, 256 << 10}} {
 		args := []string{"python3", "-c", `
 import socket, sys
 l = socket.socket(); l.bind(('127.0.0.1', 0)); l.listen()

@@ -92,6 +92,7 @@ type end struct {
 	turns              chan struct{} // closed for those who wait for its end, nil if there are none; under mu
 	told               chan struct{} // holds one: what wakes a sleeper on the page
 	watching, yielding spinner       // under rmu or wmu
+	giving             spinner       // likewise
 }
 
 var _ net.Conn = (*Conn)(nil)
@@ -191,8 +192,8 @@ func (c *Conn) receivedLocked(flags smc.StateFlags) {
 // changedLocked tells both sides what the machine has come to.
 func (c *Conn) changedLocked() {
 	c.describeLocked()
-	c.reading.stop.Store(c.readErrorLocked() != nil)
-	c.writing.stop.Store(c.writeErrorLocked() != nil)
+	c.reading.stop.Store(c.fault != nil || c.machine.ReadError() != nil)
+	c.writing.stop.Store(c.fault != nil || c.machine.WriteError() != nil)
 	c.rouseLocked(dmb.Reader)
 	c.rouseLocked(dmb.Writer)
 }

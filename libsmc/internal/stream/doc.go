@@ -36,7 +36,7 @@
 //
 // The rungs, each tried before the next: look for news ([Conn.spin]); futex, for a bounded time and in a bounded number of threads;
 // the link group's doorbell page (see [Pages] for its steps), or the bell where there is none, for as long as it takes. If other
-// connections of the group have waited lately, the page at once.
+// connections of the group have waited lately, the page at once, but for [Conn.giveWay].
 //
 // Before a side sleeps it publishes the cursor that it holds back, if the peer waits for space.
 //

@@ -14,7 +14,8 @@ import (
 
 // The model of a doorbell page, in the manner of model_test.go: two sleepers (the two of one connection, which have one bit,
 // or of two connections), the dispatcher of their process, a publisher for each in the other process, and an event of the own
-// side. Each sleeper chooses at every sleep whether it sleeps on the page or on the futex of its own DMB.
+// side. Each sleeper chooses at every sleep whether it sleeps on the page or on the futex of its own DMB; or it gives way, counted as
+// a sleeper, until it looks again.
 //
 // Besides lost wake-ups it finds a dispatcher that stays on its bell although nobody sleeps on the page any more. On the futex
 // it may: it times out.
@@ -46,6 +47,7 @@ type pagePlan struct {
 	shared  bool     // the sleepers are the two sides of one connection
 	own     bool     // sleepers may choose the futex of their own DMB
 	event   bool     // on the own side
+	gives   bool     // sleepers may give way
 	bell    bool     // the dispatcher may sleep on its bell
 	timeout bool     // its sleep on the futex may time out
 	device  bool     // moves the page's sequence once
@@ -57,6 +59,7 @@ const (
 	pForget
 	pEnter
 	pStart
+	pGive
 	pNote
 	pAnnounce
 	pAgain
@@ -73,7 +76,7 @@ const (
 
 type pageSleeper struct {
 	step          uint8
-	how           uint8 // 1 the futex of its own DMB, 3 the page
+	how           uint8 // 1 the futex of its own DMB, 3 the page, 4 it gives way
 	noted, field  uint8
 	items, events uint8 // heard of
 	moved         bool  // the sequence of its own DMB has, since it was loaded
@@ -175,19 +178,22 @@ func (p pagePlan) sleeper(s pageState, i int) []pageState {
 		w.told, w.moved = false, false
 		w.step = pEnter
 	case pEnter:
-		w.step = pNote
-		if w.how == 3 {
+		w.step = w.entered()
+		if w.how != 1 {
 			if s.asleep == 0 {
 				w.step = pStart
 			}
 			s.asleep++
 		}
 	case pStart:
-		w.step = pNote
+		w.step = w.entered()
 		if !s.running {
 			s.running = true
 			s.dispatcher = dispatcher{step: dScanAwake}
 		}
+	case pGive:
+		w.how = 0
+		w.step = pLeave
 	case pNote:
 		if p.flaw != pageNoteLate {
 			w.noted = w.how
@@ -264,6 +270,14 @@ func (p pagePlan) sleeper(s pageState, i int) []pageState {
 	return []pageState{s}
 }
 
+// entered is the step of a sleeper that is counted.
+func (w *pageSleeper) entered() uint8 {
+	if w.how == 4 {
+		return pGive
+	}
+	return pNote
+}
+
 func (p pagePlan) firstLook(s pageState, i int) (all []pageState) {
 	w := &s.sleepers[i]
 	if w.items != s.items[i] || w.events != s.events {
@@ -279,6 +293,10 @@ func (p pagePlan) firstLook(s pageState, i int) (all []pageState) {
 	all = append(all, s)
 	if p.own {
 		w.how = 1
+		all = append(all, s)
+	}
+	if p.gives {
+		w.how, w.step = 4, pEnter
 		all = append(all, s)
 	}
 	return all
@@ -551,6 +569,8 @@ func pagePlans() map[string]pagePlan {
 		"one connection, once":   {items: one, shared: true},
 		"only an event":          {event: true, own: true, bell: true, timeout: true},
 		"one of two, bell":       {items: lone, bell: true, timeout: true},
+		"one of two, gives way":  {items: lone, gives: true, bell: true, timeout: true},
+		"one connection, both":   {items: one, shared: true, gives: true},
 	}
 }
 
@@ -562,6 +582,7 @@ func longPagePlans() map[string]pagePlan {
 		"one of two, event, own":  {items: [2]uint8{1, 0}, event: true, own: true},
 		"one side of it, event":   {items: [2]uint8{1, 0}, shared: true, event: true, bell: true},
 		"one connection, futex":   {items: two, shared: true},
+		"two connections, give":   {items: one, gives: true, bell: true},
 	}
 }
 

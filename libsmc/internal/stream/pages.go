@@ -4,7 +4,6 @@ package stream
 
 import (
 	"math/bits"
-	"runtime"
 	"sync"
 	"sync/atomic"
 
@@ -47,6 +46,9 @@ type Pages struct {
 	sleepers atomic.Int32 // sides on the page
 	onBell   atomic.Bool  // the dispatcher sleeps on the bell, or is about to
 	blocking atomic.Bool  // who waited last wants no looking for news
+	oneCPU   atomic.Bool  // both processes are bound to one CPU, as the dispatcher saw last
+	giveWay  atomic.Bool  // sides give way instead of sleeping
+	found    atomic.Int64 // how often sides have stopped waiting, while oneCPU
 	closing  atomic.Bool
 
 	mu      sync.Mutex
@@ -54,7 +56,10 @@ type Pages struct {
 	running bool           // the dispatcher
 	ended   sync.WaitGroup // the dispatcher
 
-	watching, yielding spinner // the dispatcher's
+	// The dispatcher's.
+	watching, yielding, conducting spinner
+	asleep                         pace  // of the sides while they sleep
+	resumed                        int64 // when this process got the CPU
 }
 
 // NewPages makes Pages of the own page and the peer's, with their bells. They stay the caller's, and must live until Close.
@@ -143,11 +148,13 @@ func (p *Pages) dispatch() {
 	defer p.ended.Done()
 	patient := false // the last sleep on the futex lasted its time
 	for {
+		p.asleep = pace{}
+		p.resume()
 		for p.wanted() && (p.scan() || p.spin()) {
-			p.period.Store(clock() >> periodShift)
-			runtime.Gosched() // those whom it told run, and whoever signals meanwhile makes no system call
+			p.turn() // of those whom it told; whoever signals meanwhile makes no system call
 		}
 		p.period.Store(0)
+		p.own.SetSlice(0)
 		how, seq := dmb.OnBell, uint32(0)
 		if !patient && takeThread() {
 			how, seq = dmb.OnFutex, p.own.Sequence() // 1
@@ -177,7 +184,7 @@ func (p *Pages) spin() bool {
 		return false
 	}
 	where := p.relation()
-	return where != sameCPU && p.watching.watch(p.scan) || where != apart && p.yielding.yield(p.scan)
+	return where != sameCPU && p.watching.watch(p.scan) || where != apart && p.yielding.yield(p.giveCPU, p.scan)
 }
 
 // needed reports whether anybody sleeps on the page. If not the dispatcher ends.

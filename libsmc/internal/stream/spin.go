@@ -83,7 +83,7 @@ func (c *Conn) spin(s dmb.Side, now int64) bool {
 	e := c.end(s)
 	news := func() bool { return c.hasNews(s) }
 	where := c.link.Pages.relation()
-	return where != sameCPU && e.watching.watch(news) || where != apart && e.yielding.yield(news)
+	return where != sameCPU && e.watching.watch(news) || where != apart && e.yielding.yield(giveCPU, news)
 }
 
 // busily looks for news until there is some. Other goroutines and programs get their turn.
@@ -133,19 +133,28 @@ func watchOnce(news func() bool) bool {
 	return false
 }
 
+// giveCPU gives the CPU away, and reports whether a third program had it.
+func giveCPU() (stolen bool) {
+	began := clock()
+	yield()
+	return wasStolen(began, clock(), 0)
+}
+
+// wasStolen reports whether a third program had a CPU that was given away for a time, of which the peer had a slice.
+func wasStolen(began, ended, slice int64) bool {
+	if ended-began <= stolenTime+slice {
+		return false
+	}
+	host.contended(began, ended)
+	return true
+}
+
 // yield gives the CPU away, and looks.
-func (s *spinner) yield(news func() bool) bool {
+func (s *spinner) yield(give, news func() bool) bool {
 	rounds := s.next(mostYields)
 	for round := range rounds {
-		began := clock()
-		yield()
-		met := news()
-		stolen := false
-		if now := clock(); now-began > stolenTime {
-			host.contended(began, now)
-			stolen = true
-		}
-		if met {
+		stolen := give()
+		if news() {
 			s.met(round, mostYields)
 			return true
 		}

@@ -46,7 +46,9 @@ func (c *Conn) wait(s dmb.Side) {
 		c.busily(s)
 		return
 	case p != nil && p.crowded(c, strategy):
-		c.sleepOnPage(s)
+		if !c.giveWay(s) {
+			c.sleepOnPage(s)
+		}
 		return
 	case strategy == Adaptive && c.spin(s, clock()):
 		return
@@ -94,6 +96,9 @@ func (c *Conn) sleepOnPage(s dmb.Side) {
 		c.announce(s, dmb.Awake) // 6
 	} else {
 		<-e.told // 5
+	}
+	if c.link.Pages.oneCPU.Load() {
+		c.link.Pages.found.Add(1)
 	}
 	c.link.Pages.exit()
 }
