@@ -152,3 +152,12 @@ void remote_close(struct remote *r)
 	release(&r->dmb);
 	free(r);
 }
+
+void remotes_drop_lost(const struct group *g)
+{
+	for (struct remote *r = remotes, *next; r != NULL; r = next) {
+		next = r->next;
+		if (r->group == g && !r->in_use && !remote_has_owner(r))
+			remote_close(r);
+	}
+}

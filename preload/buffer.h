@@ -42,6 +42,8 @@ struct remote *remote_find(uint64_t token);
 /* The next of all that is of a group and not in use, or NULL. */
 struct remote *remote_resting(const struct group *g);
 void remote_close(struct remote *r);
+/* Closes those of a group that are not in use and whose owner has let go of them. */
+void remotes_drop_lost(const struct group *g);
 /* Whether its owner is there still. */
 bool remote_has_owner(const struct remote *r);
 

@@ -202,8 +202,8 @@ EXPORT int listen(int fd, int backlog)
 	struct sock *s = NULL;
 	int result;
 
-	/* Marked before the first client can be answered. */
-	if (!table_has(fd) && device_current() != NULL && is_tcp(fd))
+	/* Marked before the first client can be answered; without a device, when there is one. */
+	if (!table_has(fd) && !device_off() && is_tcp(fd))
 		s = listener_new(fd);
 	result = real()->listen(fd, backlog);
 	if (s == NULL)
@@ -220,28 +220,40 @@ EXPORT int listen(int fd, int backlog)
 	return result;
 }
 
-/* ---- accept ---- */
+/* ---- listeners from elsewhere ---- */
 
-/* The descriptors that systemd's socket activation passes. */
-static bool was_passed(int fd)
-{
-	const char *pid = getenv("LISTEN_PID"), *n = getenv("LISTEN_FDS");
-
-	return pid != NULL && n != NULL && atoi(pid) == getpid() && fd >= 3 && fd < 3 + atoi(n);
-}
-
-/* A listener that came from elsewhere: by exec, over a Unix socket, by socket activation. */
-static struct sock *adopt(int fd)
+static bool is_listener(int fd)
 {
 	int listening = 0;
 	socklen_t size = sizeof(listening);
 
-	if (device_current() == NULL || !is_tcp(fd) || real()->getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) != 0 || !listening)
-		return NULL;
-	if (smcopt_ask(fd) != SMCOPT_LISTENER && !was_passed(fd))
-		return NULL;
-	return listener_new(fd);
+	return is_tcp(fd) && real()->getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &listening, &size) == 0 && listening;
 }
+
+/* By exec, or over a Unix socket: only if it is marked, since who shares one that is not may know nothing of SMC. */
+static struct sock *adopt(int fd)
+{
+	return device_current() != NULL && is_listener(fd) && smcopt_ask(fd) == SMCOPT_LISTENER ? listener_new(fd) : NULL;
+}
+
+void listeners_passed(void)
+{
+	const char *pid = getenv("LISTEN_PID"), *n = getenv("LISTEN_FDS");
+	int end = pid != NULL && n != NULL && atoi(pid) == getpid() && !device_off() ? 3 + atoi(n) : 0;
+
+	for (int fd = 3; fd < end && real()->fcntl(fd, F_GETFD) >= 0; fd++) {
+		struct sock *s = is_listener(fd) ? listener_new(fd) : NULL;
+
+		if (s == NULL) {
+			debug("fd %d has been passed and is no TCP listener: left alone", fd);
+			continue;
+		}
+		s->shared->passed = true;
+		sock_put(s);
+	}
+}
+
+/* ---- accept ---- */
 
 /* false: the connection is reset, since nobody can tell what its client expects. */
 static bool take(int fd, const struct sock *listener)

@@ -7,4 +7,10 @@
 /* TCP proper: a mark on an MPTCP socket would land on none of its subflows. */
 bool is_tcp(int fd);
 
+/*
+ * Takes on the listeners that socket activation has passed (sd_listen_fds(3)), as the program begins: it may forget the environment, or
+ * accept in a child.
+ */
+void listeners_passed(void);
+
 #endif

@@ -303,10 +303,6 @@ static int shut(struct sock *s, int fd, int how)
 	if (err != 0)
 		return err;
 	stream_rouse(&s->stream); /* whoever waits here */
-	if (how == SHUT_RDWR) {
-		s->shared->stream.tcp_ended = true; /* what comes there now says nothing new */
-		(void)real()->shutdown(fd, SHUT_WR);
-	}
 	epoll_news(s);
 	sock_describe(s, fd);
 	return 0;

@@ -159,12 +159,24 @@ int device_noted(struct device *d, int error)
 
 enum { SMCOPT_LEVEL = 286, SMCOPT_NAME = 0x49534d01, SMCOPT_SIZE = 8, SMCOPT_MARK = 1 };
 
+static int put_option(int fd, const unsigned char value[SMCOPT_SIZE])
+{
+	return real()->setsockopt(fd, SMCOPT_LEVEL, SMCOPT_NAME, value, SMCOPT_SIZE) != 0 ? -errno : 0;
+}
+
 int smcopt_mark(int fd, const struct device *d)
 {
 	unsigned char value[SMCOPT_SIZE] = { SMCOPT_MARK };
 
 	memcpy(value + 1, d->gid + CLC_GID - 7, 7);
-	return real()->setsockopt(fd, SMCOPT_LEVEL, SMCOPT_NAME, value, sizeof(value)) != 0 ? -errno : 0;
+	return put_option(fd, value);
+}
+
+int smcopt_unmark(int fd)
+{
+	static const unsigned char value[SMCOPT_SIZE];
+
+	return put_option(fd, value);
 }
 
 int smcopt_ask(int fd)

@@ -42,6 +42,7 @@ int device_noted(struct device *d, int error);
 /* The SMC option of the TCP handshake (docs/bpf.md). Negative errno; smcopt_ask returns one of the answers. */
 enum { SMCOPT_PLAIN = 1, SMCOPT_SMC = 2, SMCOPT_KERNEL = 3, SMCOPT_LISTENER = 4 };
 int smcopt_mark(int fd, const struct device *d);
+int smcopt_unmark(int fd);
 int smcopt_ask(int fd);
 
 #endif

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "arena.h"
+#include "connect.h"
 #include "debug.h"
 #include "device.h"
 #include "epoll.h"
@@ -361,4 +362,5 @@ __attribute__((constructor)) static void set_up(void)
 	hidden_setup();
 	spin_prepare();
 	real_at_fork(before_fork, in_parent, in_child);
+	listeners_passed();
 }

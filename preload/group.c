@@ -366,10 +366,23 @@ void group_describe(struct group *g, const struct clc_answer *peer)
 	slot_write(g->device->procs, g->slot, b);
 }
 
+/* What the peer has let go of. The device's word tells when there can be some; at most once a second. */
+static void drop_lost(struct group *g, int64_t now)
+{
+	uint32_t word = atomic_load(procs_word(g->device->procs));
+
+	if (word == g->heard || now - g->looked < INT64_C(1000000000))
+		return;
+	g->heard = word;
+	g->looked = now;
+	remotes_drop_lost(g);
+}
+
 void groups_sweep(int64_t now)
 {
 	for (struct group *g = groups, *next; g != NULL; g = next) {
 		next = g->next;
+		drop_lost(g, now);
 		if (g->users > 0)
 			continue;
 		if (!group_usable(g) || procs_state(g->device->procs) != 1 || peer_gone(g) ||

@@ -20,6 +20,8 @@ struct group {
 	bool inherited; /* from the parent, by fork */
 	unsigned int users;
 	int64_t idle_since;
+	uint32_t heard;  /* the device's word when the peer's DMBs that are kept were looked after */
+	int64_t looked;
 	struct buffer *pool;
 	unsigned int pooled;
 	uint16_t *bits_free; /* given back */

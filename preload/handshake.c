@@ -89,7 +89,7 @@ static void begin_stream(struct sock *s, int fd)
 	}
 	lock_release(&ends_lock);
 	if (sock_kind(s) != SOCK_SMC) {
-		link_abandon(&s->link, s->device, false);
+		link_abandon(&s->link, false);
 		fail(s, fd, ECONNABORTED);
 		return;
 	}
@@ -218,7 +218,7 @@ static void accepted(struct sock *s, int fd, const unsigned char *b, size_t n)
 	else if (send_message(fd, out, clc_put_answer(out, &confirm)))
 		begin_stream(s, fd);
 	else {
-		link_abandon(&s->link, s->device, false);
+		link_abandon(&s->link, false);
 		fail(s, fd, ECONNRESET);
 	}
 }
@@ -266,7 +266,7 @@ static void proposed(struct sock *s, int fd, const unsigned char *b, size_t n)
 	sh->awaits = CLC_CONFIRM;
 	sh->deadline = now_ns() + clc_ns;
 	if (!send_message(fd, out, clc_put_answer(out, &sh->accept))) {
-		link_abandon(&s->link, s->device, false);
+		link_abandon(&s->link, false);
 		fail(s, fd, ECONNRESET);
 	}
 }
@@ -285,7 +285,7 @@ static void confirmed(struct sock *s, int fd, const unsigned char *b, size_t n)
 		begin_stream(s, fd);
 		return;
 	}
-	link_abandon(&s->link, s->device, false);
+	link_abandon(&s->link, false);
 	if (code > 0)
 		decline(s, fd, (uint32_t)code);
 	else
@@ -310,13 +310,13 @@ static bool step(struct sock *s, int fd)
 		return false;
 	if (n <= 0) {
 		if (s->link.group != NULL)
-			link_abandon(&s->link, s->device, false);
+			link_abandon(&s->link, false);
 		fail(s, fd, n == 0 ? ETIMEDOUT : -n);
 		return true;
 	}
 	if (was_declined(s, fd, b, n, &h, &out_of_sync)) {
 		if (s->link.group != NULL)
-			link_abandon(&s->link, s->device, out_of_sync);
+			link_abandon(&s->link, out_of_sync);
 		return true;
 	}
 	if (sh->awaits == CLC_ACCEPT)

@@ -5,28 +5,12 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "arena.h"
 #include "debug.h"
+#include "ending.h"
 #include "group.h"
 #include "sock.h"
 
 struct lock link_lock;
-
-/* A connection that this process has closed, and the peer, or processes that have it by fork, perhaps not. */
-struct ending {
-	struct ending *next;
-	struct link link;
-	struct stream stream;
-	struct shared *shared;
-	struct device *device;
-	int64_t until;
-	bool limited; /* one side was seen to have closed when until was set */
-};
-static struct ending *endings;
-static atomic_bool has_endings; /* for who looks without the lock */
-
-/* How long the end of one side waits for the other's (tcp_fin_timeout, for the same state of TCP). */
-static const int64_t close_ns = INT64_C(60000000000);
 
 /* The decline code for an error of a device's operation (smc_buf_create, smcd_new_buf_create). */
 static int64_t reason(struct device *d, int err)
@@ -40,111 +24,23 @@ static int64_t reason(struct device *d, int err)
 	return SMC_DECL_MEM;
 }
 
-/* ---- endings ---- */
+/* ---- the end ---- */
 
-static void finish(struct link *l, struct device *d, bool reusable)
+void link_finish(struct link *l, bool own, bool peers)
 {
 	struct group *g = l->group;
 
-	(void)d;
 	if (l->peer != NULL) {
 		l->peer->in_use = false;
-		if (!reusable || g == NULL || !group_usable(g))
+		if (!peers || g == NULL || !group_usable(g))
 			remote_close(l->peer);
 	}
 	if (l->own != NULL)
-		group_give_buffer(g, l->own, reusable);
+		group_give_buffer(g, l->own, own);
 	if (g != NULL) {
 		group_give_bit(g, l->own_bit);
 		group_leave(g);
 	}
-}
-
-static void leave_shared(struct shared *sh)
-{
-	if (atomic_fetch_sub(&sh->holders, 1) == 1)
-		arena_free(sh);
-}
-
-/* As long as neither side has closed, a child has the connection: that may last, unless the peer is gone. */
-static bool waits(struct ending *e, enum stream_end end, int64_t now)
-{
-	if (end == STREAM_OVER || end == STREAM_LOST || !group_usable(e->link.group))
-		return false;
-	if (now < e->until)
-		return true;
-	if (e->limited || !remote_has_owner(e->link.peer))
-		return false;
-	e->limited = end == STREAM_ENDING;
-	e->until = now + close_ns;
-	return true;
-}
-
-static void sweep_endings(int64_t now)
-{
-	for (struct ending **at = &endings; *at != NULL;) {
-		struct ending *e = *at;
-		enum stream_end end = stream_end_of(&e->stream);
-
-		if (waits(e, end, now)) {
-			at = &e->next;
-			continue;
-		}
-		*at = e->next;
-		if (end == STREAM_OVER)
-			stream_reset_own(&e->stream);
-		finish(&e->link, e->device, end == STREAM_OVER);
-		leave_shared(e->shared);
-		free(e);
-	}
-	atomic_store(&has_endings, endings != NULL);
-}
-
-void link_sweep(void)
-{
-	int64_t now;
-
-	if (!link_busy())
-		return;
-	now = now_ns();
-	lock_take(&link_lock);
-	sweep_endings(now);
-	groups_sweep(now);
-	lock_release(&link_lock);
-}
-
-bool link_busy(void)
-{
-	return atomic_load_explicit(&has_endings, memory_order_relaxed) || groups_any();
-}
-
-void link_forked(void)
-{
-	endings = NULL;
-	atomic_store(&has_endings, false);
-	groups_forked();
-}
-
-/* A child leaves the DMBs to the process that has made the connection. */
-void link_end(struct sock *s)
-{
-	struct link *l = &s->link;
-	struct group *g = l->group;
-	struct ending *e;
-
-	lock_take(&link_lock);
-	e = g->inherited ? NULL : calloc(1, sizeof(*e));
-	if (e != NULL) {
-		*e = (struct ending){ endings, *l, s->stream, s->shared, s->device, now_ns() + close_ns, s->last };
-		endings = e;
-		atomic_store(&has_endings, true);
-		sweep_endings(now_ns());
-	} else {
-		finish(l, s->device, false);
-		if (s->held)
-			leave_shared(s->shared);
-	}
-	lock_release(&link_lock);
 }
 
 /* ---- handshakes ---- */
@@ -186,7 +82,7 @@ int64_t link_serve(struct link *l, struct device *d, uint32_t peer, uint8_t size
 
 	memset(l, 0, sizeof(*l));
 	lock_take(&link_lock);
-	sweep_endings(now_ns());
+	endings_sweep(now_ns());
 	l->group = group_of_client(d, peer, accept->eid);
 	err = l->group == NULL ? -ENOMEM : group_take_buffer(l->group, size, &l->own);
 	if (err == 0) {
@@ -198,7 +94,7 @@ int64_t link_serve(struct link *l, struct device *d, uint32_t peer, uint8_t size
 	}
 	lock_release(&link_lock);
 	if (code != 0)
-		link_abandon(l, d, false);
+		link_abandon(l, false);
 	return code;
 }
 
@@ -215,7 +111,7 @@ static struct remote *resting(uint64_t token)
 		lock_release(&link_lock);
 		usleep(STEP_US);
 		lock_take(&link_lock);
-		sweep_endings(now_ns());
+		endings_sweep(now_ns());
 		r = remote_find(token);
 	}
 	return r;
@@ -270,7 +166,7 @@ int64_t link_confirmed(struct link *l, struct device *d, const struct clc_answer
 	int err;
 
 	lock_take(&link_lock);
-	sweep_endings(now_ns());
+	endings_sweep(now_ns());
 	err = confirm_locked(l, d, confirm);
 	lock_release(&link_lock);
 	return err;
@@ -316,15 +212,15 @@ int64_t link_connect(struct link *l, struct device *d, const struct clc_answer *
 
 	memset(l, 0, sizeof(*l));
 	lock_take(&link_lock);
-	sweep_endings(now_ns());
+	endings_sweep(now_ns());
 	code = connect_locked(l, d, accept, size, confirm);
 	lock_release(&link_lock);
 	if (code != 0)
-		link_abandon(l, d, false);
+		link_abandon(l, false);
 	return code;
 }
 
-void link_abandon(struct link *l, struct device *d, bool out_of_sync)
+void link_abandon(struct link *l, bool out_of_sync)
 {
 	lock_take(&link_lock);
 	if (out_of_sync && l->group != NULL)
@@ -333,7 +229,7 @@ void link_abandon(struct link *l, struct device *d, bool out_of_sync)
 		group_give_buffer(l->group, l->own, false);
 		l->own = NULL;
 	}
-	finish(l, d, l->peer == NULL);
+	link_finish(l, l->peer == NULL, false);
 	lock_release(&link_lock);
 	memset(l, 0, sizeof(*l));
 }

@@ -38,13 +38,20 @@ int64_t link_confirmed(struct link *l, struct device *d, const struct clc_answer
 int64_t link_connect(struct link *l, struct device *d, const struct clc_answer *accept, uint8_t size, struct clc_answer *confirm);
 
 /* Gives up what no connection has come from. out_of_sync: the client does not know the group. */
-void link_abandon(struct link *l, struct device *d, bool out_of_sync);
+void link_abandon(struct link *l, bool out_of_sync);
 
 /* The connection begins: fills in the stream. -ECONNABORTED: the device was switched off meanwhile. */
 int link_open(struct link *l, struct device *d, struct sock *s);
 
 /*
- * The connection is over for this process. The DMBs are kept for the next connection once both sides have closed, whichever process is the
+ * This side has written its last word, and TCP says so to the peer, which may have part of the ring lent until it has shut down TCP, too.
+ * Its end is heard on a copy of the descriptor; where this process will not see it, since it is not the one that keeps the DMBs, it is
+ * looked for once.
+ */
+void link_shut(struct sock *s, int fd);
+
+/*
+ * The connection is over for this process. The DMBs are kept for the next connection once both sides have closed and shut down TCP, whichever process is the
  * last one of this side: the peer cannot tell, and will offer its own again. The call takes over this process's part of the shared state.
  */
 void link_end(struct sock *s);

@@ -60,6 +60,7 @@ struct sock *sock_new(enum kind kind, bool client, int fd)
 	s->items = NULL;
 	s->ended = false;
 	s->last = false;
+	s->tcp = -1;
 	s->held = true;
 	s->joined = false;
 	s->counted = 0;
@@ -90,7 +91,7 @@ static void give_back(struct sock *s)
 		return;
 	}
 	if (s->link.group != NULL) /* a handshake, perhaps one that only the parent has gone on with */
-		link_abandon(&s->link, s->device, false);
+		link_abandon(&s->link, false);
 	if (s->held && atomic_fetch_sub(&s->shared->holders, 1) == 1) {
 		forget_slot(s);
 		arena_free(s->shared);
@@ -233,6 +234,8 @@ static void release(struct sock *s, int fd)
 	struct shared *sh = s->shared;
 	int kind = sock_kind(s);
 
+	if (kind == SOCK_LISTENER && sh->passed && atomic_load(&sh->holders) == 1)
+		(void)smcopt_unmark(fd); /* who takes the next client may know nothing of SMC */
 	if (kind == SOCK_HANDSHAKE && atomic_load(&sh->holders) == 1)
 		linger_zero(fd); /* the peer must not take what it has of the handshake for a connection */
 	if (kind != SOCK_SMC)
@@ -241,6 +244,8 @@ static void release(struct sock *s, int fd)
 		forget_slot(s);
 		if (stream_close(&s->stream, atomic_load(&sh->linger_zero)))
 			linger_zero(fd);
+		else
+			link_shut(s, fd);
 	}
 	if (s->waiters[READER] + s->waiters[WRITER] > 0)
 		stream_rouse(&s->stream);

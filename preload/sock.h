@@ -31,9 +31,11 @@ struct shared {
 	_Atomic uint32_t used;    /* this place of the arena is taken */
 	_Atomic uint32_t holders; /* processes that have it, or look after its end */
 	_Atomic uint32_t ends;    /* those with a descriptor and the DMBs: the last one closes */
+	_Atomic int fin;          /* a FIN_…, where only the last one can tell */
 	_Atomic int kind;
 	struct lock handshake; /* held by who carries it on; guards what follows up to stream */
 	bool client, kernel;   /* kernel: the peer is the kernel's SMC */
+	bool passed;           /* a listener that stays when the program ends, with who has passed it */
 	uint8_t awaits;        /* CLC_ACCEPT, CLC_PROPOSAL or CLC_CONFIRM */
 	int64_t deadline;      /* for the peer's next message */
 	int64_t proposed;      /* when a client has sent its Proposal */
@@ -55,6 +57,7 @@ struct shared {
 struct item;
 
 enum { COUNTED_HOLDER = 1, COUNTED_END };
+enum { FIN_UNKNOWN, FIN_SEEN, FIN_NOT_SEEN }; /* the peer's, when this side had closed */
 
 struct sock {
 	_Atomic uint32_t refs;
@@ -72,6 +75,7 @@ struct sock {
 	_Atomic uint32_t heard; /* the device's word when the peer was last asked for */
 	_Atomic bool ended;  /* no descriptor is left */
 	bool last;           /* in no other process with the DMBs either */
+	int tcp;             /* a copy of the descriptor, once TCP is shut down; -1: none */
 	bool held;           /* this process is one of the holders */
 	_Atomic bool joined; /* and of the ends */
 	uint8_t counted;     /* during a fork or an exec: as what */

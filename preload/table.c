@@ -90,21 +90,34 @@ void hidden_setup(void)
 		lowest = shown.rlim_cur / 2 < TABLE_SIZE / 2 ? (int)shown.rlim_cur / 2 : TABLE_SIZE / 2;
 }
 
+static void hide(int fd)
+{
+	atomic_fetch_or(&hidden[fd / 64], UINT64_C(1) << fd % 64);
+}
+
+int hidden_copy(int fd)
+{
+	int high = real()->fcntl(fd, F_DUPFD_CLOEXEC, lowest);
+
+	if (high >= TABLE_SIZE) {
+		real()->close(high);
+		return -1;
+	}
+	if (high >= 0)
+		hide(high);
+	return high;
+}
+
 int hidden_take(int fd)
 {
-	int high;
+	int high = fd >= 0 ? hidden_copy(fd) : -1;
 
-	if (fd < 0)
-		return fd;
-	high = real()->fcntl(fd, F_DUPFD_CLOEXEC, lowest);
-	if (high >= 0 && high < TABLE_SIZE) {
+	if (high >= 0) {
 		real()->close(fd);
-		fd = high;
-	} else if (high >= 0) {
-		real()->close(high);
+		return high;
 	}
-	if (fd < TABLE_SIZE)
-		atomic_fetch_or(&hidden[fd / 64], UINT64_C(1) << fd % 64);
+	if (fd >= 0 && fd < TABLE_SIZE)
+		hide(fd);
 	return fd;
 }
 

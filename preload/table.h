@@ -56,6 +56,8 @@ int table_end(void);
 
 /* Takes a descriptor of the library's own out of sight; returns its new number, or the old one if there is no better. */
 int hidden_take(int fd);
+/* A copy for the library, out of sight; -1: none could be had. */
+int hidden_copy(int fd);
 bool hidden_has(int fd);
 void hidden_close(int fd);
 /* Empties a bell or an eventfd. */

@@ -163,21 +163,20 @@ static void announce_by_write(struct stream *s, enum side side, uint8_t how)
 {
 	struct stream_state *st = s->state;
 
-	lock_take(&st->lock);
 	st->waits[side] = how;
 	uint8_t word[4] = { st->waits[READER], st->waits[WRITER], 0, 0 };
 	(void)pwrite_all(s->peer_fd, word, sizeof(word), ISMFS_OFF_WAIT); /* an error shows at the next word */
-	lock_release(&st->lock);
 }
 
+/* Under the lock, since after the closing word the peer may use its DMB for another connection. */
 void stream_announce(struct stream *s, enum side side, uint8_t how)
 {
-	if (s->state->finished)
-		return;
-	if (s->peer != NULL)
+	lock_take(&s->state->lock);
+	if (!s->state->finished && s->peer != NULL)
 		atomic_store(wait_field(s->peer, side), how);
-	else
+	else if (!s->state->finished)
 		announce_by_write(s, side, how);
+	lock_release(&s->state->lock);
 	atomic_thread_fence(memory_order_seq_cst);
 }
 

@@ -131,6 +131,13 @@ static void ends(void)
 	check(close(p.client) == 0);
 
 	p = pair_open();
+	check(shutdown(p.client, SHUT_RDWR) == 0);
+	check(read(p.client, b, 8) == 0 && send(p.client, "x", 1, MSG_NOSIGNAL) == -1 && errno == EPIPE);
+	check(read(p.server, b, 8) == 0 && close(p.server) == 0);
+	pair_close(pair_open()); /* while what is shut down is not closed */
+	check(close(p.client) == 0);
+
+	p = pair_open();
 	write_all(p.client, "read", 4);
 	check(close(p.client) == 0);
 	check(read(p.server, b, 8) == 4 && read(p.server, b, 8) == 0);

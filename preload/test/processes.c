@@ -121,6 +121,28 @@ static void both_talk(void)
 	check(close(p.server) == 0);
 }
 
+/* A child is the last one that has a connection, and closes it before the other end does, or after. What comes next finds all in order. */
+static void left_to_child(void)
+{
+	for (int first = 0; first < 2; first++) {
+		struct pair p = pair_open();
+		char byte;
+		pid_t child = fork();
+
+		check(child >= 0);
+		if (child == 0) {
+			check(close(p.server) == 0 && (first || read(p.client, &byte, 1) == 0) && close(p.client) == 0);
+			_exit(0);
+		}
+		check(close(p.client) == 0 && (!first || read(p.server, &byte, 1) == 0) && close(p.server) == 0);
+		for (int i = 0; i < 3; i++)
+			pair_close(pair_open());
+		wait_for(child);
+		for (int i = 0; i < 3; i++)
+			pair_close(pair_open());
+	}
+}
+
 enum { CLOSED = 40 };
 
 static void *close_some(void *pairs)
@@ -241,6 +263,7 @@ void test_processes(void)
 	RUN(forked);
 	RUN(child_goes);
 	RUN(both_talk);
+	RUN(left_to_child);
 	RUN(closed_while_forking);
 	RUN(prefork);
 	RUN(forked_exec);

@@ -1,0 +1,155 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Connections that are over for this process, until their DMBs can go to the next ones. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdlib.h>
+
+#include "arena.h"
+#include "ending.h"
+#include "group.h"
+#include "real.h"
+#include "sock.h"
+#include "table.h"
+
+/* A connection that this process has closed, and the peer, or processes that have it by fork, perhaps not. */
+struct ending {
+	struct ending *next;
+	struct link link;
+	struct stream stream;
+	struct shared *shared;
+	int tcp; /* shut down by this side, -1: not by this process */
+	int64_t until;
+	bool limited; /* one side was seen to have closed when until was set */
+};
+static struct ending *endings;
+static atomic_bool has_endings; /* for who looks without the lock */
+
+/* How long the end of one side waits for the other's (tcp_fin_timeout, for the same state of TCP). */
+static const int64_t close_ns = INT64_C(60000000000);
+
+static void leave_shared(struct shared *sh)
+{
+	if (atomic_fetch_sub(&sh->holders, 1) == 1)
+		arena_free(sh);
+}
+
+/* The peer's end of TCP: EOF is a FIN. */
+static enum stream_end end_of_tcp(int fd)
+{
+	char byte;
+	ssize_t n = real()->recv(fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+
+	if (n == 0)
+		return STREAM_OVER;
+	return n < 0 && (errno == EAGAIN || errno == EINTR) ? STREAM_ENDING : STREAM_LOST;
+}
+
+/* The peer's, after both ends have closed in order: OVER when it has come, LOST when nobody will see it. */
+static enum stream_end fin_of(const struct ending *e)
+{
+	if (e->tcp >= 0)
+		return end_of_tcp(e->tcp);
+	switch (atomic_load(&e->shared->fin)) {
+	case FIN_SEEN:
+		return STREAM_OVER;
+	case FIN_NOT_SEEN:
+		return STREAM_LOST;
+	}
+	return STREAM_ENDING;
+}
+
+void link_shut(struct sock *s, int fd)
+{
+	int saved = errno;
+
+	s->tcp = s->link.group->inherited ? -1 : hidden_copy(fd);
+	(void)real()->shutdown(fd, SHUT_WR);
+	if (s->tcp < 0)
+		atomic_store(&s->shared->fin, end_of_tcp(fd) == STREAM_OVER ? FIN_SEEN : FIN_NOT_SEEN);
+	errno = saved;
+}
+
+/* As long as neither side has closed, a child has the connection: that may last, unless the peer is gone. */
+static bool waits(struct ending *e, enum stream_end end, int64_t now)
+{
+	if (end == STREAM_OVER || end == STREAM_LOST || !group_usable(e->link.group))
+		return false;
+	if (now < e->until)
+		return true;
+	if (e->limited || !remote_has_owner(e->link.peer))
+		return false;
+	e->limited = end == STREAM_ENDING;
+	e->until = now + close_ns;
+	return true;
+}
+
+void endings_sweep(int64_t now)
+{
+	for (struct ending **at = &endings; *at != NULL;) {
+		struct ending *e = *at;
+		enum stream_end end = stream_end_of(&e->stream), fin = end == STREAM_OVER ? fin_of(e) : end;
+
+		if (waits(e, fin, now)) {
+			at = &e->next;
+			continue;
+		}
+		*at = e->next;
+		if (fin == STREAM_OVER)
+			stream_reset_own(&e->stream);
+		link_finish(&e->link, fin == STREAM_OVER, end == STREAM_OVER); /* before its FIN the peer may have part of the own ring lent */
+		hidden_close(e->tcp);
+		leave_shared(e->shared);
+		free(e);
+	}
+	atomic_store(&has_endings, endings != NULL);
+}
+
+void link_sweep(void)
+{
+	int64_t now;
+
+	if (!link_busy())
+		return;
+	now = now_ns();
+	lock_take(&link_lock);
+	endings_sweep(now);
+	groups_sweep(now);
+	lock_release(&link_lock);
+}
+
+bool link_busy(void)
+{
+	return atomic_load_explicit(&has_endings, memory_order_relaxed) || groups_any();
+}
+
+void link_forked(void)
+{
+	for (struct ending *e = endings; e != NULL; e = e->next)
+		hidden_close(e->tcp);
+	endings = NULL;
+	atomic_store(&has_endings, false);
+	groups_forked();
+}
+
+/* A child leaves the DMBs to the process that has made the connection. */
+void link_end(struct sock *s)
+{
+	struct link *l = &s->link;
+	struct group *g = l->group;
+	struct ending *e;
+
+	lock_take(&link_lock);
+	e = g->inherited ? NULL : calloc(1, sizeof(*e));
+	if (e != NULL) {
+		*e = (struct ending){ endings, *l, s->stream, s->shared, s->tcp, now_ns() + close_ns, s->last };
+		endings = e;
+		atomic_store(&has_endings, true);
+		endings_sweep(now_ns());
+	} else {
+		hidden_close(s->tcp);
+		link_finish(l, false, false);
+		if (s->held)
+			leave_shared(s->shared);
+	}
+	lock_release(&link_lock);
+}
