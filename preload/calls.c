@@ -113,6 +113,16 @@ EXPORT ssize_t pwritev2(int fd, const struct iovec *iov, int n, off_t offset, in
 	return real()->pwritev2(fd, iov, n, offset, flags);
 }
 
+EXPORT ssize_t preadv64v2(int fd, const struct iovec *iov, int n, off64_t offset, int flags)
+{
+	return preadv2(fd, iov, n, offset, flags);
+}
+
+EXPORT ssize_t pwritev64v2(int fd, const struct iovec *iov, int n, off64_t offset, int flags)
+{
+	return pwritev2(fd, iov, n, offset, flags);
+}
+
 /* Flags under which there is nothing to move: urgent data is neither sent nor received, and the error queue is empty. */
 static bool odd(int flags, ssize_t *result)
 {

@@ -136,7 +136,8 @@ static void in_child(void)
  *
  * The new program knows nothing of what its descriptors were. A connection that it would inherit and that nobody has answered yet becomes
  * TCP: a server that forks and runs a program for each client works so. One whose bytes do not go through TCP is made a
- * socket that is shut down in both directions: reads give the end, writes EPIPE. And this process has its connections no more.
+ * socket that is shut down in both directions: reads give the end, writes EPIPE. What cannot be replaced, since there are too many or no
+ * descriptors are left, is closed by the exec (and stays marked so if that fails). And this process has its connections no more.
  */
 
 enum { MOST_REPLACED = 256 };
@@ -168,20 +169,29 @@ static bool stays(int fd)
 	return flags >= 0 && !(flags & FD_CLOEXEC);
 }
 
-static void replace(struct exec_state *e, int fd)
+static bool replace(struct exec_state *e, int fd)
 {
-	int dead;
+	int dead = e->n < MOST_REPLACED ? dead_socket() : -1, saved;
+	bool done;
 
-	if (!stays(fd) || e->n == MOST_REPLACED)
-		return;
-	dead = dead_socket();
 	if (dead < 0)
-		return;
-	e->replaced[e->n].fd = fd;
-	e->replaced[e->n].saved = real()->fcntl(fd, F_DUPFD_CLOEXEC, 0);
-	if (e->replaced[e->n].saved >= 0 && real()->dup2(dead, fd) == fd)
-		e->n++;
+		return false;
+	saved = real()->fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	done = saved >= 0 && real()->dup2(dead, fd) == fd;
 	real()->close(dead);
+	if (done) {
+		e->replaced[e->n].fd = fd;
+		e->replaced[e->n++].saved = saved;
+	} else if (saved >= 0) {
+		real()->close(saved);
+	}
+	return done;
+}
+
+static void disguise(struct exec_state *e, int fd)
+{
+	if (stays(fd) && !replace(e, fd))
+		(void)real()->fcntl(fd, F_SETFD, FD_CLOEXEC);
 }
 
 /* Where others have it, they close. */
@@ -209,7 +219,7 @@ static void before_exec(struct exec_state *e)
 		int kind = s != NULL ? sock_kind(s) : 0;
 
 		if (kind == SOCK_SMC || kind == SOCK_ELSEWHERE || (kind == SOCK_HANDSHAKE && stays(fd) && !handshake_refuse(s, fd)))
-			replace(e, fd);
+			disguise(e, fd);
 		if (s == NULL)
 			continue;
 		if (e->given_up)
@@ -282,6 +292,18 @@ EXPORT int fexecve(int fd, char *const arguments[], char *const environment[])
 
 	before_exec(&e);
 	result = real()->fexecve(fd, arguments, environment);
+
+	after_failed_exec(&e);
+	return result;
+}
+
+EXPORT int execveat(int fd, const char *path, char *const arguments[], char *const environment[], int flags)
+{
+	struct exec_state e;
+	int result;
+
+	before_exec(&e);
+	result = real()->execveat(fd, path, arguments, environment, flags);
 
 	after_failed_exec(&e);
 	return result;

@@ -22,6 +22,11 @@ static int no_epoll_pwait2(int fd, struct epoll_event *events, int n, const stru
 	return (int)syscall(SYS_epoll_pwait2, fd, events, n, timeout, mask, sizeof(unsigned long));
 }
 
+static int no_execveat(int fd, const char *path, char *const arguments[], char *const environment[], int flags)
+{
+	return (int)syscall(SYS_execveat, fd, path, arguments, environment, flags);
+}
+
 /* dlsym returns an object pointer for a function: they have one size wherever there is dlsym. */
 #define FIND(type, name, arguments)                        \
 	found = dlsym(RTLD_NEXT, #name);                   \
@@ -37,6 +42,8 @@ void real_find(void)
 		real_functions.close_range = no_close_range;
 	if (real_functions.epoll_pwait2 == NULL)
 		real_functions.epoll_pwait2 = no_epoll_pwait2;
+	if (real_functions.execveat == NULL)
+		real_functions.execveat = no_execveat;
 	errno = saved;
 }
 

@@ -63,6 +63,7 @@ struct io_uring_params;
 	X(int, execve, (const char *, char *const[], char *const[]))                                   \
 	X(int, execvpe, (const char *, char *const[], char *const[]))                                  \
 	X(int, fexecve, (int, char *const[], char *const[]))                                           \
+	X(int, execveat, (int, const char *, char *const[], char *const[], int))                       \
 	X(FILE *, fdopen, (int, const char *))                                                         \
 	X(int, vdprintf, (int, const char *, va_list))                                                 \
 	X(int, __vdprintf_chk, (int, int, const char *, va_list))                                      \

@@ -35,6 +35,15 @@ func TestRunApart(t *testing.T) {
 	d.WantCount(0)
 }
 
+// TestRunHandOver: a listener that one program under smc_run passes to another one over a Unix socket goes on in SMC-D mode there.
+func TestRunHandOver(t *testing.T) {
+	d := mountSMC(t)
+	d.wantGrowth(10, func() {
+		d.wantSMC(1, func() { d.run(underRun, filepath.Join(bin, "smc-run-test"), "hand-over") })
+	})
+	d.WantCount(0)
+}
+
 // TestRunMusl: programs of another C library. Dynamic ones are as those of glibc are, static ones stay TCP.
 func TestRunMusl(t *testing.T) {
 	need(t, "musl-gcc")

@@ -11,8 +11,17 @@ import (
 
 // TestRunCalls: a program of ours that makes every call that there is on sockets, and finds what TCP would have given.
 func TestRunCalls(t *testing.T) {
+	testCalls(t, "smc-run-test")
+}
+
+// TestRunCallsFortified: the same by the names that _FORTIFY_SOURCE and _FILE_OFFSET_BITS=64 give to the calls.
+func TestRunCallsFortified(t *testing.T) {
+	testCalls(t, "smc-run-test-fortified")
+}
+
+func testCalls(t *testing.T, name string) {
 	inBothCopyModesOf(t, func(t *testing.T, d *device) {
-		program := filepath.Join(bin, "smc-run-test")
+		program := filepath.Join(bin, name)
 		d.wantPlain(func() { d.run(asItIs, program) })
 		before := d.xferBytes()
 		var out string

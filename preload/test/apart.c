@@ -3,6 +3,10 @@
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
@@ -156,6 +160,138 @@ static void rings(void)
 	check(syscall(SYS_getpid) == getpid());
 }
 
+/* A byte that goes past the library is nobody's, and ends the connection. */
+static void slipped(void)
+{
+	struct pair p = pair_open();
+	char b[8];
+
+	check(syscall(SYS_write, p.client, "slip", 4) == 4);
+	check(read(p.server, b, sizeof(b)) == -1 && errno == EPROTO);
+	check(read(p.server, b, sizeof(b)) <= 0 && send(p.server, "x", 1, MSG_NOSIGNAL) == -1);
+	check(read(p.client, b, sizeof(b)) <= 0);
+	pair_close(p);
+}
+
+enum { COPIES = 300, FAR = 1024 };
+
+/* What an exec'ed program finds of connections in SMC-D mode: a socket that is shut down, or nothing, and never their TCP. */
+int inherited(int fd)
+{
+	int value = 0, n = 0;
+	socklen_t size = sizeof(value);
+	char b;
+
+	check(read(fd, &b, 1) == 0 && send(fd, "x", 1, MSG_NOSIGNAL) == -1 && errno == EPIPE);
+	for (fd = 3; fd < FAR; fd++) {
+		check(getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &value, &size) != 0 || value != IPPROTO_TCP);
+		n += fcntl(fd, F_GETFD) >= 0;
+	}
+	check(n > 0 && n < COPIES);
+	return 0;
+}
+
+/* By each exec in turn, with more descriptors than are disguised. */
+static void exec_as(int how, int fd)
+{
+	char number[12], *arguments[] = { "test", "inherited", number, NULL }, *nothing[] = { NULL };
+	const char *self = "/proc/self/exe";
+
+	snprintf(number, sizeof(number), "%d", fd);
+	for (int i = 0; i < COPIES; i++)
+		check(dup(fd) >= 0);
+	if (how == 0)
+		execve(self, arguments, nothing);
+	else if (how == 1)
+		execveat(AT_FDCWD, self, arguments, nothing, 0);
+	else if (how == 2)
+		fexecve(open(self, O_RDONLY | O_CLOEXEC), arguments, nothing);
+	_exit(1);
+}
+
+static void agreed_for_exec(void)
+{
+	for (int how = 0; how < 3; how++) {
+		struct pair p = pair_open();
+		pid_t child = fork();
+		char b;
+
+		check(child >= 0);
+		if (child == 0)
+			exec_as(how, p.server);
+		ended_well(child);
+		write_all(p.client, "x", 1);
+		read_all(p.server, &b, 1);
+		pair_close(p);
+	}
+}
+
+/* The parent has it still, where the exec fails. */
+static void failed_exec(void)
+{
+	struct pair p = pair_open();
+	char b;
+
+	check(execveat(AT_FDCWD, "/does/not/exist", (char *[]){ NULL }, environ, 0) == -1 && errno == ENOENT);
+	write_all(p.client, "x", 1);
+	read_all(p.server, &b, 1);
+	pair_close(p);
+}
+
+/* Urgent data is neither sent nor received. */
+static void urgent(void)
+{
+	struct pair p = pair_open();
+	struct iovec iov = { "u", 1 };
+	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1 };
+	char b;
+
+	check(send(p.client, "u", 1, MSG_OOB) == -1 && errno == EOPNOTSUPP);
+	check(sendto(p.client, "u", 1, MSG_OOB, NULL, 0) == -1 && errno == EOPNOTSUPP);
+	check(sendmsg(p.client, &m, MSG_OOB) == -1 && errno == EOPNOTSUPP);
+	check(recv(p.server, &b, 1, MSG_OOB) == -1 && errno == EOPNOTSUPP);
+	write_all(p.client, "x", 1);
+	read_all(p.server, &b, 1);
+	pair_close(p);
+}
+
+/* ---- a listener that another program takes over ---- */
+
+/* The other program: it takes the listener, and serves one client. */
+int serve_taken(int over)
+{
+	int listener = take(over), fd = accept(listener, NULL, NULL);
+	char b[5];
+
+	check(fd >= 0);
+	read_all(fd, b, 5);
+	check(write(fd, b, 5) == 5 && read(fd, b, 1) == 0 && close(fd) == 0 && close(listener) == 0);
+	return 0;
+}
+
+/* The listener goes over a Unix socket to another program under smc_run, whose client meets it in SMC-D mode. */
+int hand_over(void)
+{
+	int listener = listen_any(), over[2];
+	char number[12];
+	pid_t server, client;
+
+	check(socketpair(AF_UNIX, SOCK_STREAM, 0, over) == 0);
+	snprintf(number, sizeof(number), "%d", over[1]);
+	server = fork();
+	check(server >= 0);
+	if (server == 0) {
+		execl("/proc/self/exe", "test", "taken", number, NULL);
+		_exit(1);
+	}
+	check(pass(over[0], listener) == 1);
+	client = start_client(listener);
+	ended_well(client);
+	ended_well(server);
+	check(close(listener) == 0 && close(over[0]) == 0 && close(over[1]) == 0);
+	return 0;
+}
+
 void test_apart(void)
 {
 	RUN(accepted_for_exec);
@@ -163,4 +299,8 @@ void test_apart(void)
 	RUN(answered_by_child);
 	RUN(agreed_to_pass);
 	RUN(rings);
+	RUN(slipped);
+	RUN(agreed_for_exec);
+	RUN(failed_exec);
+	RUN(urgent);
 }

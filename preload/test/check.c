@@ -106,6 +106,12 @@ int main(int argc, char **argv)
 {
 	bytes = mmap(NULL, sizeof(*bytes), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	check(bytes != MAP_FAILED);
+	if (argc > 2 && strcmp(argv[1], "inherited") == 0)
+		return inherited(atoi(argv[2]));
+	if (argc > 2 && strcmp(argv[1], "taken") == 0)
+		return serve_taken(atoi(argv[2]));
+	if (argc > 1 && strcmp(argv[1], "hand-over") == 0)
+		return hand_over();
 	if (argc > 1 && strcmp(argv[1], "apart") == 0) {
 		test_apart();
 	} else {

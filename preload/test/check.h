@@ -47,4 +47,9 @@ void test_processes(void);
 /* What the library refuses, or leaves to TCP: for a program under smc_run alone. */
 void test_apart(void);
 
+/* Programs for these: one that another one execs, one that passes its listener, and the one that takes it. */
+int inherited(int fd);
+int hand_over(void);
+int serve_taken(int over);
+
 #endif

@@ -226,6 +226,7 @@ static void forked_exec(void)
 		(void)fcntl(p.client, F_SETFD, FD_CLOEXEC);
 		(void)fcntl(p.server, F_SETFD, FD_CLOEXEC);
 		execl("/does/not/exist", "x", NULL);
+		check(execveat(AT_FDCWD, "/does/not/exist", (char *[]){ NULL }, environ, 0) == -1 && errno == ENOENT);
 		execlp("true", "true", NULL);
 		_exit(1);
 	}
