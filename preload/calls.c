@@ -8,6 +8,7 @@
 #include "debug.h"
 #include "handshake.h"
 #include "io.h"
+#include "poll.h"
 #include "real.h"
 #include "table.h"
 
@@ -282,18 +283,28 @@ EXPORT int sendmmsg(int fd, struct mmsghdr *m, unsigned int n, int flags)
 	return (int)sent;
 }
 
+/* As the kernel does: the limit is looked at between messages only. */
 EXPORT int recvmmsg(int fd, struct mmsghdr *m, unsigned int n, int flags, struct timespec *timeout)
 {
 	unsigned int got = 0;
+	int64_t deadline;
 
 	if (!table_moves(fd))
 		return real()->recvmmsg(fd, m, n, flags, timeout);
-	for (; got < n; got++) {
-		ssize_t one = recvmsg(fd, &m[got].msg_hdr, (flags & ~MSG_WAITFORONE) | (got > 0 ? MSG_DONTWAIT : 0));
+	deadline = poll_deadline(timeout);
+	while (got < n) {
+		ssize_t one = recvmsg(fd, &m[got].msg_hdr, flags & ~MSG_WAITFORONE);
 
 		if (one < 0)
 			return got > 0 ? (int)got : -1;
-		m[got].msg_len = (unsigned int)one;
+		m[got++].msg_len = (unsigned int)one;
+		if (flags & MSG_WAITFORONE)
+			flags |= MSG_DONTWAIT;
+		if (timeout == NULL)
+			continue;
+		*timeout = time_left(deadline);
+		if (timeout->tv_sec == 0 && timeout->tv_nsec == 0)
+			break;
 	}
 	return (int)got;
 }

@@ -169,16 +169,14 @@ EXPORT int fcntl64(int fd, int command, ...)
 	return control(fd, command, argument);
 }
 
-/* false: it is the kernel's. */
+/* false: it is the kernel's. What is written lies in the peer's memory, which is what TCP's acknowledgement says: nothing is queued. */
 static bool count_bytes(int fd, unsigned long request, int *n)
 {
 	struct sock *s = table_get(fd, false);
 	bool ours = s != NULL && sock_kind(s) != SOCK_LISTENER && handshake_drive(s, fd) && sock_kind(s) == SOCK_SMC;
 
-	if (ours && request == FIONREAD)
-		*n = (int)stream_readable(&s->stream);
-	else if (ours)
-		*n = request == SIOCOUTQ ? (int)stream_unread_by_peer(&s->stream) : 0;
+	if (ours)
+		*n = request == FIONREAD ? (int)stream_readable(&s->stream) : 0;
 	if (s != NULL)
 		sock_put(s);
 	return ours;

@@ -34,17 +34,24 @@ static bool must_not_wait(const struct sock *s, int flags)
 	return (flags & MSG_DONTWAIT) || atomic_load_explicit(&s->shared->nonblocking, memory_order_relaxed);
 }
 
-/* Wait as a call on this socket would: 0, or what it fails with. deadline is 0 until the first wait. */
-static int wait_for(struct sock *s, int fd, enum side side, int flags, int64_t *deadline)
+/* Whether a call on this socket may wait. deadline, until when, is 0 until the first wait. */
+static bool may_wait(struct sock *s, int fd, enum side side, int flags, int64_t *deadline)
 {
-	if (must_not_wait(s, flags))
-		return -EAGAIN;
-	if (*deadline == 0) {
-		int64_t limit = limit_of(s, fd, side);
+	int64_t limit;
 
+	if (must_not_wait(s, flags))
+		return false;
+	if (*deadline == 0) {
+		limit = limit_of(s, fd, side);
 		*deadline = limit > 0 ? now_ns() + limit : FOREVER;
 	}
-	return wait_side(s, fd, side, *deadline);
+	return true;
+}
+
+/* Wait as a call on this socket would: 0, or what it fails with. */
+static int wait_for(struct sock *s, int fd, enum side side, int flags, int64_t *deadline)
+{
+	return may_wait(s, fd, side, flags, deadline) ? wait_side(s, fd, side, *deadline) : -EAGAIN;
 }
 
 int io_ready(struct sock *s, int fd, enum side side, int flags)
@@ -94,8 +101,8 @@ ssize_t io_read(struct sock *s, int fd, const struct iovec *iov, int n, int flag
 			done += (size_t)got;
 			if (!(flags & MSG_WAITALL) || done == wanted)
 				return (ssize_t)done;
-			if (flags & MSG_PEEK)
-				return (ssize_t)done; /* waiting would see the same bytes again */
+			if (flags & MSG_PEEK && (!may_wait(s, fd, READER, flags, &deadline) || io_wait_for_more(s, fd, done, deadline) != 0))
+				return (ssize_t)done;
 			continue;
 		}
 		if (got != -EAGAIN)

@@ -14,6 +14,9 @@ int io_ready(struct sock *s, int fd, enum side side, int flags);
 ssize_t io_read(struct sock *s, int fd, const struct iovec *iov, int n, int flags);
 ssize_t io_write(struct sock *s, int fd, const struct iovec *iov, int n, int flags);
 
+/* Wait until there is more to peek at than a size: 0, or why there is not: -EAGAIN, -EINTR. */
+int io_wait_for_more(struct sock *s, int fd, size_t have, int64_t deadline);
+
 /* What a write on a connection that takes no more raises. */
 void io_broken_pipe(int flags);
 

@@ -255,6 +255,23 @@ static void urgent(void)
 	pair_close(p);
 }
 
+/* TCP would wait for ever: the peer has no space for what is waited for. */
+static void peeked_past_the_ring(void)
+{
+	enum { MUCH = 4 << 20 };
+	struct pair p = pair_open();
+	char *b = calloc(1, MUCH);
+	ssize_t n, sent = 0;
+
+	check(b != NULL && fcntl(p.client, F_SETFL, O_NONBLOCK) == 0);
+	while ((n = wrote(write(p.client, b, MUCH))) > 0)
+		sent += n;
+	check(recv(p.server, b, MUCH, MSG_PEEK | MSG_WAITALL) == sent);
+	read_all(p.server, b, (size_t)sent);
+	free(b);
+	pair_close(p);
+}
+
 /* ---- a listener that another program takes over ---- */
 
 /* The other program: it takes the listener, and serves one client. */
@@ -303,4 +320,5 @@ void test_apart(void)
 	RUN(agreed_for_exec);
 	RUN(failed_exec);
 	RUN(urgent);
+	RUN(peeked_past_the_ring);
 }

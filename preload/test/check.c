@@ -116,7 +116,9 @@ int main(int argc, char **argv)
 		test_apart();
 	} else {
 		test_calls();
+		test_forms();
 		test_events();
+		test_waits();
 		test_processes();
 	}
 	printf("bytes %lld\n", atomic_load(bytes));

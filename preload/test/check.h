@@ -41,7 +41,9 @@ void run(const char *name, void (*test)(void));
 #define RUN(test) run(#test, test)
 
 void test_calls(void);
+void test_forms(void);
 void test_events(void);
+void test_waits(void);
 void test_processes(void);
 
 /* What the library refuses, or leaves to TCP: for a program under smc_run alone. */
