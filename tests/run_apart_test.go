@@ -61,7 +61,13 @@ func TestRunMusl(t *testing.T) {
 	d.wantGrowth(200000, func() {
 		d.wantSMC(1, func() { d.run(underRun, append([]string{build("bench/pingpong.c")}, pingpong...)...) })
 	})
-	d.wantPlain(func() { d.run(underRun, append([]string{build("bench/pingpong.c", "-static")}, pingpong...)...) })
+	static := build("bench/pingpong.c", "-static")
+	d.wantPlain(func() {
+		out, err := d.command(underRun, append([]string{static}, pingpong...)...).CombinedOutput()
+		if err != nil || !strings.Contains(string(out), "smc_run: "+static+" is static: its connections stay TCP. ") {
+			t.Errorf("smc_run -d with a static program says\n%s%v", out, err)
+		}
+	})
 
 	stress, port := build("test/stress.c"), freePort(t)
 	server := d.start(underRun, stress, "serve", port)

@@ -4,6 +4,7 @@ package tests
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -75,5 +76,41 @@ func TestRunLauncher(t *testing.T) {
 	}
 	if r := command(t, "smc_run", "printenv", "LD_PRELOAD"); !strings.HasSuffix(r.Stdout, "/libsmc-preload.so\n") {
 		t.Errorf("LD_PRELOAD: %+v", r)
+	}
+}
+
+// TestRunTellsApart: smc_run -d names the programs that stay TCP, and why; and no others.
+func TestRunTellsApart(t *testing.T) {
+	setuid, own := filepath.Join(tempDir(t), "setuid"), filepath.Join(tempDir(t), "own")
+	for program, owner := range map[string]int{setuid: 65534, own: os.Getuid()} {
+		b, err := os.ReadFile("/bin/true")
+		if err == nil {
+			err = os.WriteFile(program, b, 0o755)
+		}
+		if err == nil {
+			err = os.Chown(program, owner, -1)
+		}
+		if err == nil {
+			err = os.Chmod(program, 0o755|os.ModeSetuid)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	goProgram := filepath.Join(bin, "ismfs")
+	for _, row := range []struct{ program, argument, says string }{
+		{setuid, "", "smc_run: " + setuid + " is setuid or setgid: its connections stay TCP. "},
+		{own, "", ""},
+		{goProgram, "version", "smc_run: " + goProgram + " is a Go program: its connections stay TCP. "},
+		{"true", "", ""},
+		{"sh", "-c true", ""},
+	} {
+		r := command(t, "smc_run", append([]string{"-d", row.program}, strings.Fields(row.argument)...)...)
+		if r.Code != 0 || row.says == "" && r.Stderr != "" || !strings.HasPrefix(r.Stderr, row.says) || strings.Count(r.Stderr, "\n") > 1 {
+			t.Errorf("smc_run -d %s: exit code %d, %q; want %q", row.program, r.Code, r.Stderr, row.says)
+		}
+	}
+	if r := command(t, "smc_run", goProgram, "version"); r.Stderr != "" {
+		t.Errorf("without -d it says %q", r.Stderr)
 	}
 }
