@@ -138,7 +138,7 @@ int wait_side(struct sock *s, int fd, enum side side, int64_t deadline)
 	bool one_cpu = link_shares_cpu(&s->link, now_ns());
 
 	stream_settle_cursor(&s->stream);
-	if (one_cpu ? give_way(s, wants[side]) : look(s, wants[side]))
+	if (procs_may_look(s->stream.procs) && (one_cpu ? give_way(s, wants[side]) : look(s, wants[side])))
 		return 0;
 	wait_enter(s, side);
 	while (!(stream_ready(&s->stream) & wants[side])) {
