@@ -9,6 +9,7 @@
 #include "ending.h"
 #include "group.h"
 #include "sock.h"
+#include "spin.h"
 
 struct lock link_lock;
 
@@ -282,4 +283,18 @@ uint64_t link_peer_token(const struct link *l)
 struct own_page *link_page(const struct link *l)
 {
 	return l->pages && !l->group->inherited ? l->group->page : NULL;
+}
+
+bool link_shares_cpu(const struct link *l, int64_t now)
+{
+	uint32_t here = spin_place(now);
+	struct own_page *page = link_page(l);
+	_Atomic uint32_t *said;
+
+	if (page == NULL)
+		return here != 0;
+	said = page_place(&page->page);
+	if (atomic_load_explicit(said, memory_order_relaxed) != here)
+		atomic_store_explicit(said, here, memory_order_relaxed);
+	return here != 0 && here == atomic_load_explicit(page_place(&l->group->peer_page_words), memory_order_relaxed);
 }

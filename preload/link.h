@@ -72,6 +72,12 @@ uint64_t link_peer_token(const struct link *l);
 struct own_page;
 struct own_page *link_page(const struct link *l);
 
+/*
+ * Are both processes bound to the same CPU, so that only one of them runs at a time? Each shows in its own page where it runs: a hint, and
+ * old for a while after somebody has moved one of them. Without pages only this side is known, and counts for both.
+ */
+bool link_shares_cpu(const struct link *l, int64_t now);
+
 /* A child of fork has no part in its parent's groups. */
 void link_forked(void);
 extern struct lock link_lock;

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <linux/futex.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -69,7 +70,32 @@ bool signal_interrupts(void)
 
 /* ---- spinning ---- */
 
-bool wait_spin(struct sock *s, short wanted)
+static bool give_way(struct sock *s, short wanted)
+{
+	int64_t now = now_ns();
+	unsigned int yields = spin_yields(&s->spinning, now);
+
+	if (yields == 0)
+		return false;
+	while (yields-- > 0) {
+		int64_t began = now;
+		bool stolen;
+
+		sched_yield();
+		now = now_ns();
+		stolen = spin_stolen(began, now);
+		if (stream_ready(&s->stream) & wanted) {
+			spin_met(&s->spinning);
+			return true;
+		}
+		if (stolen)
+			break;
+	}
+	spin_missed(&s->spinning);
+	return false;
+}
+
+static bool look(struct sock *s, short wanted)
 {
 	for (unsigned int i = spin_rounds(&s->spinning); i > 0; i--) {
 		spin_pause();
@@ -109,8 +135,10 @@ int wait_side(struct sock *s, int fd, enum side side, int64_t deadline)
 {
 	int saved = errno, result = 0;
 
+	bool one_cpu = link_shares_cpu(&s->link, now_ns());
+
 	stream_settle_cursor(&s->stream);
-	if (wait_spin(s, wants[side]))
+	if (procs_may_look(s->stream.procs) && (one_cpu ? give_way(s, wants[side]) : look(s, wants[side])))
 		return 0;
 	wait_enter(s, side);
 	while (!(stream_ready(&s->stream) & wants[side])) {
@@ -123,7 +151,8 @@ int wait_side(struct sock *s, int fd, enum side side, int64_t deadline)
 			break;
 		}
 		err = s->stream.separated ? sleep_on_bell(s, fd, side, &left) : sleep_on_futex(s, side, &left);
-		spin_slept(&s->spinning, now_ns() - now);
+		if (!one_cpu)
+			spin_slept(&s->spinning, now_ns() - now);
 		if (err == EINTR && signal_interrupts()) {
 			result = -EINTR;
 			break;

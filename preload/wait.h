@@ -29,7 +29,4 @@ bool wait_announce(struct sock *s, enum side side, uint8_t how, short wanted);
  */
 bool signal_interrupts(void);
 
-/* Look for a moment without sleeping, if there is a second CPU. */
-bool wait_spin(struct sock *s, short wanted);
-
 #endif

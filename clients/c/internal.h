@@ -76,6 +76,7 @@ uint64_t procs_epoch(const struct ismfs_procs *procs);
 int procs_state(const struct ismfs_procs *procs); /* 0 inactive, 1 active, 2 draining */
 int procs_dmb_type(const struct ismfs_procs *procs);
 bool procs_separated(const struct ismfs_procs *procs); /* dmb_copy */
+bool procs_may_look(const struct ismfs_procs *procs); /* for news before a sleep: ismfs mount --wait */
 bool procs_epoch_valid(const struct ismfs_procs *procs, uint64_t epoch);
 
 /*

@@ -2,11 +2,16 @@
 /* Doorbell pages (docs/dmb-format.md 2). */
 #include "stream.h"
 
-enum { PAGE_SEQ = 24, PAGE_WAIT = 28, PAGE_FIRST = 64 };
+enum { PAGE_SEQ = 24, PAGE_WAIT = 28, PAGE_PLACE = 32, PAGE_FIRST = 64 };
 
 _Atomic uint32_t *page_wait(const struct stream_page *p)
 {
 	return (_Atomic uint32_t *)(void *)(p->map + PAGE_WAIT);
+}
+
+_Atomic uint32_t *page_place(const struct stream_page *p)
+{
+	return (_Atomic uint32_t *)(void *)(p->map + PAGE_PLACE);
 }
 
 static _Atomic uint64_t *page_word(const struct stream_page *p, unsigned int word)

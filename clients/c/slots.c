@@ -48,6 +48,11 @@ bool procs_separated(const struct ismfs_procs *procs)
 	return atomic_load(word32(procs, HEAD_SETTINGS)) & 2;
 }
 
+bool procs_may_look(const struct ismfs_procs *procs)
+{
+	return !(atomic_load(word32(procs, HEAD_SETTINGS)) & 8);
+}
+
 bool procs_epoch_valid(const struct ismfs_procs *procs, uint64_t epoch)
 {
 	return procs_epoch(procs) == epoch && procs_state(procs) != 0;

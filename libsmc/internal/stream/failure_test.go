@@ -27,7 +27,13 @@ func TestFailedWriteThenClose(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer null.Close()
-	if err := unix.Dup2(int(null.Fd()), writeOnly(t, c1.link.Peer.Token().String())); err != nil {
+	fd := writeOnly(t, c1.link.Peer.Token().String())
+	kept, err := unix.Dup(fd) // else the device hears that this process has let go of the DMB, and tells the connection
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(kept)
+	if err := unix.Dup2(int(null.Fd()), fd); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := c1.Write(make([]byte, 2*ringSize)); !errors.Is(err, syscall.EBADF) {
