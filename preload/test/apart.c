@@ -182,7 +182,7 @@ int inherited(int fd)
 	socklen_t size = sizeof(value);
 	char b;
 
-	check(read(fd, &b, 1) == 0 && send(fd, "x", 1, MSG_NOSIGNAL) == -1 && errno == EPIPE);
+	check(recv(fd, &b, 1, MSG_DONTWAIT) == 0 && send(fd, "x", 1, MSG_NOSIGNAL) == -1 && errno == EPIPE);
 	for (fd = 3; fd < FAR; fd++) {
 		check(getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &value, &size) != 0 || value != IPPROTO_TCP);
 		n += fcntl(fd, F_GETFD) >= 0;
