@@ -66,6 +66,17 @@ func (d *device) wantGrowthWithin(more int64, f func() int64) {
 	}
 }
 
+// wantMode fails the test unless f makes n connections (-1: some) of SMC-D if both sides are under smc_run, which move at least what it
+// returns and at most so much more, and else moves all by TCP.
+func (d *device) wantMode(server, client launch, n int, more int64, f func() int64) {
+	d.t.Helper()
+	if server == underRun && client == underRun {
+		d.wantSMC(n, func() { d.wantGrowthWithin(more, f) })
+	} else {
+		d.wantPlain(func() { f() })
+	}
+}
+
 // A meter asks a server, over a connection of its own that is not SMC, how many bytes it has read and written.
 type meter struct {
 	t        *testing.T

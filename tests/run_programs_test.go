@@ -38,27 +38,32 @@ func wantFile(t *testing.T, path string, want []byte) {
 	})
 }
 
+// socat pipes a file up from the client to the server, or down.
+func (d *device) socat(server, client launch, up bool, path string, contents []byte) {
+	d.t.Helper()
+	got, port := filepath.Join(tempDir(d.t), "got"), freePort(d.t)
+	read, write, listen, connect := "FILE:"+path, "CREATE:"+got, "TCP-LISTEN:"+port+",bind=127.0.0.1", "TCP:127.0.0.1:"+port
+	serve, ask := []string{"socat", "-u", listen, write}, []string{"socat", "-u", read, connect}
+	if !up {
+		serve, ask = []string{"socat", "-u", read, listen}, []string{"socat", "-u", connect, write}
+	}
+	p := d.start(server, serve...)
+	listening(d.t, port)
+	d.wantMode(server, client, 1, 0, func() int64 {
+		d.run(client, ask...)
+		p.wantEnd(d.t)
+		return int64(len(contents))
+	})
+	wantFile(d.t, got, contents)
+}
+
 // TestRunSocat pipes a file each way; the one side is the client, the other the server.
 func TestRunSocat(t *testing.T) {
 	need(t, "socat")
 	d := mountSMC(t)
 	path, contents := bigFile(t, tempDir(t), 50<<20)
-	for _, upload := range []bool{true, false} {
-		got, port := filepath.Join(tempDir(t), "got"), freePort(t)
-		from, to := "TCP-LISTEN:"+port+",bind=127.0.0.1", "TCP:127.0.0.1:"+port
-		server, client := []string{"socat", "-u", from, "CREATE:" + got}, []string{"socat", "-u", "FILE:" + path, to}
-		if !upload {
-			server, client = []string{"socat", "-u", "FILE:" + path, from}, []string{"socat", "-u", to, "CREATE:" + got}
-		}
-		p := d.start(underRun, server...)
-		listening(t, port)
-		d.wantGrowth(50<<20, func() {
-			d.wantSMC(1, func() {
-				d.run(underRun, client...)
-				p.cmd.Wait()
-			})
-		})
-		wantFile(t, got, contents)
+	for _, up := range []bool{true, false} {
+		d.socat(underRun, underRun, up, path, contents)
 	}
 	d.WantCount(0)
 }
@@ -67,9 +72,7 @@ func TestRunSocat(t *testing.T) {
 func TestRunIperf3(t *testing.T) {
 	need(t, "iperf3")
 	d := mountSMC(t)
-	port := freePort(t)
-	d.start(underRun, "iperf3", "-s", "-B", "127.0.0.1", "-p", port)
-	listening(t, port)
+	port := d.startIperf(underRun)
 	for _, row := range []struct {
 		conns int // with the control connection
 		args  []string
@@ -79,6 +82,14 @@ func TestRunIperf3(t *testing.T) {
 		})
 	}
 	d.wantPlain(func() { d.iperf(asItIs, port, "-n", "50M") })
+}
+
+func (d *device) startIperf(how launch) (port string) {
+	d.t.Helper()
+	port = freePort(d.t)
+	d.start(how, "iperf3", "-s", "-B", "127.0.0.1", "-p", port)
+	listening(d.t, port)
+	return port
 }
 
 // iperfControl is room for what iperf3 says on its control connection and does not count: parameters and results, as JSON.
@@ -157,18 +168,32 @@ for t in threads: t.join()
 sys.exit(repr(failed) if failed else 0)
 `
 
+func (d *device) startMemcached(how launch) (port string, p *program) {
+	d.t.Helper()
+	port = freePort(d.t)
+	p = d.start(how, "memcached", "-u", "root", "-l", "127.0.0.1", "-p", port, "-t", "4", "-U", "0")
+	listening(d.t, port)
+	return port, p
+}
+
 // TestRunMemcached: a server with four threads and libevent.
 func TestRunMemcached(t *testing.T) {
 	need(t, "memcached", "python3")
 	d := mountSMC(t)
-	port := freePort(t)
-	server := d.start(underRun, "memcached", "-u", "root", "-l", "127.0.0.1", "-p", port, "-t", "4", "-U", "0")
-	listening(t, port)
+	port, server := d.startMemcached(underRun)
 	count := memcachedMeter(t, port)
 	count.wantAll(d, 8*200, func() { d.wantSMC(8, func() { d.run(underRun, "python3", "-c", memcachedClient, port) }) })
 	d.wantPlain(func() { d.run(asItIs, "python3", "-c", memcachedClient, port) })
 	server.end()
 	d.WantCount(0)
+}
+
+func (d *device) startHTTPServer(how launch, dir string) (port string) {
+	d.t.Helper()
+	port = freePort(d.t)
+	d.start(how, "python3", "-m", "http.server", "--bind", "127.0.0.1", "--directory", dir, port)
+	listening(d.t, port)
+	return port
 }
 
 // asyncioPair is a server and a client on asyncio in one program: 20 connections that echo 1 MB each.
@@ -203,10 +228,9 @@ func TestRunPython(t *testing.T) {
 	d := mountSMC(t)
 	d.wantGrowth(40<<20, func() { d.wantSMC(20, func() { d.run(underRun, "python3", "-c", asyncioPair) }) })
 
-	dir, port := tempDir(t), freePort(t)
+	dir := tempDir(t)
 	_, contents := bigFile(t, dir, 20<<20)
-	d.start(underRun, "python3", "-m", "http.server", "--bind", "127.0.0.1", "--directory", dir, port)
-	listening(t, port)
+	port := d.startHTTPServer(underRun, dir)
 	for _, how := range []launch{underRun, asItIs} {
 		d.wantCurl(underRun, how, "http://127.0.0.1:"+port+"/big", contents)
 	}
