@@ -246,6 +246,8 @@ static void release(struct sock *s, int fd)
 			linger_zero(fd);
 		else
 			link_shut(s, fd);
+	} else {
+		stream_confirm(&s->stream); /* others may be killed and say no last word: bytes that the peer counts as lost would be a reset */
 	}
 	if (s->waiters[READER] + s->waiters[WRITER] > 0)
 		stream_rouse(&s->stream);

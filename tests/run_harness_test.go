@@ -239,8 +239,8 @@ func (d *device) connsTo(port string) (conns []tree.Conn) {
 func (d *device) wantNoneTo(port string) {
 	d.t.Helper()
 	waitFor(d.t, "the end of the connections", func() error {
-		if n := len(d.connsTo(port)); n != 0 {
-			return fmt.Errorf("%d lines", n)
+		if left := d.connsTo(port); len(left) != 0 {
+			return fmt.Errorf("%d lines, %s of %d the first: %s, %s", len(left), left[0].Role, left[0].PID, left[0].Mode, left[0].State)
 		}
 		return nil
 	})

@@ -4,6 +4,7 @@ package tests
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"testing"
 	"time"
@@ -23,7 +24,7 @@ func TestRunStress(t *testing.T) {
 			return port, server
 		}
 		port, server := start()
-		before := d.xferBytes()
+		before, held := d.xferBytes(), descriptors(t, server)
 		var out string
 		d.wantSMC(-1, func() { out = d.run(underRun, stress, "talk", port, "3000", "16") })
 		var bytes int64
@@ -33,8 +34,14 @@ func TestRunStress(t *testing.T) {
 		if grown := d.xferBytes() - before; grown != bytes {
 			t.Errorf("%d bytes were exchanged, xfer_bytes grew by %d", bytes, grown)
 		}
-		server.kill()
+		waitFor(t, "the server's descriptors to be those of before", func() error {
+			if now := descriptors(t, server); now != held {
+				return fmt.Errorf("%d, before %d", now, held)
+			}
+			return nil
+		})
 		d.WantCount(0)
+		server.kill()
 		for round := range 6 {
 			port, server := start()
 			client := d.start(underRun, stress, "talk", port, "60000", "16")
@@ -58,4 +65,14 @@ func TestRunStress(t *testing.T) {
 			d.WantCount(0)
 		}
 	})
+}
+
+// descriptors is how many a program has open.
+func descriptors(t *testing.T, p *program) int {
+	t.Helper()
+	list, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.cmd.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(list)
 }

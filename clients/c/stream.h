@@ -105,6 +105,7 @@ struct stream_words stream_words(const struct stream *s);
 /* Say how a side sleeps, with a full fence. Before: tell the peer what it waits for (stream_settle_cursor). */
 void stream_announce(struct stream *s, enum side side, uint8_t how);
 void stream_settle_cursor(struct stream *s);
+void stream_confirm(struct stream *s); /* the peer hears of all that has been read */
 
 /* Whether the peer still thinks that a side sleeps as announced; true where it cannot be told (copy mode). */
 bool stream_is_announced(const struct stream *s, enum side side);

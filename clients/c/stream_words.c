@@ -195,3 +195,11 @@ void stream_settle_cursor(struct stream *s)
 		signal_side(s, WRITER);
 	}
 }
+
+void stream_confirm(struct stream *s)
+{
+	if (cursor_equal(word_unpack(atomic_load(&s->state->confirmed)).at, word_unpack(atomic_load(&s->state->consumed)).at))
+		return;
+	publish_cursor(s);
+	signal_side(s, WRITER);
+}

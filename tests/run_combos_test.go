@@ -1,0 +1,95 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tests
+
+import (
+	"fmt"
+	"testing"
+)
+
+// runPrograms are servers with their clients, each of the two under smc_run or plain.
+var runPrograms = []struct {
+	name  string
+	needs []string
+	talk  func(d *device, server, client launch)
+}{
+	{"nginx", []string{"nginx", "curl", "wrk"}, func(d *device, server, client launch) {
+		dir := tempDir(d.t)
+		_, contents := bigFile(d.t, dir, 20<<20)
+		port, _ := d.startNginx(server, dir)
+		d.wantCurl(server, client, "http://127.0.0.1:"+port+"/big", contents)
+		d.wantWrk(server, client, port, "48", "1")
+	}},
+	{"memcached", []string{"memcached", "python3"}, func(d *device, server, client launch) {
+		port, _ := d.startMemcached(server)
+		// What the client has to compare is most of it; the rest are commands and answers.
+		values := int64(0)
+		for k := range int64(200) {
+			values += 8 * 2 * (1 + k*997%90000)
+		}
+		d.wantMode(server, client, 8, 8*200*100, func() int64 {
+			d.run(client, "python3", "-c", memcachedClient, port)
+			return values
+		})
+	}},
+	{"socat", []string{"socat"}, func(d *device, server, client launch) {
+		path, contents := bigFile(d.t, tempDir(d.t), 20<<20)
+		d.socat(server, client, true, path, contents)
+		d.socat(server, client, false, path, contents)
+	}},
+	{"iperf3", []string{"iperf3"}, func(d *device, server, client launch) {
+		port := d.startIperf(server)
+		for _, args := range [][]string{{"-n", "100M"}, {"-R", "-n", "100M"}} {
+			d.wantMode(server, client, 2, iperfControl, func() int64 { return d.iperf(client, port, args...) })
+		}
+	}},
+	{"http.server", []string{"python3", "curl"}, func(d *device, server, client launch) {
+		dir := tempDir(d.t)
+		_, contents := bigFile(d.t, dir, 20<<20)
+		d.wantCurl(server, client, "http://127.0.0.1:"+d.startHTTPServer(server, dir)+"/big", contents)
+	}},
+	{"redis", []string{"redis-server", "redis-cli"}, func(d *device, server, client launch) {
+		port, p := d.startRedis(server)
+		count := redisMeter(d.t, p)
+		before := count.count()
+		d.wantMode(server, client, 11, 0, func() int64 {
+			d.publish(client, port, d.start(client, "redis-cli", "-p", port, "subscribe", "news"))
+			return count.count() - before
+		})
+	}},
+}
+
+// TestRunCombinations: they work whoever of the two is under smc_run, in SMC-D mode where both are. Where one is, that one counts that its
+// peer is not.
+func TestRunCombinations(t *testing.T) {
+	for _, program := range runPrograms {
+		for _, server := range []launch{underRun, asItIs} {
+			for _, client := range []launch{underRun, asItIs} {
+				t.Run(fmt.Sprintf("%s, server %s, client %s", program.name, server, client), func(t *testing.T) {
+					need(t, program.needs...)
+					d := mountSMC(t)
+					program.talk(d, server, client)
+					d.wantPeerNoSMC(server == underRun && client == asItIs, client == underRun && server == asItIs)
+				})
+			}
+		}
+	}
+}
+
+// wantPeerNoSMC fails the test unless PEERNOSMC has been counted by servers, by clients, and nothing else.
+func (d *device) wantPeerNoSMC(byServers, byClients bool) {
+	d.t.Helper()
+	h := d.handshakes()
+	for _, side := range []struct {
+		want bool
+		have map[string]int
+	}{{byServers, h.ServerFallback}, {byClients, h.ClientFallback}} {
+		n := side.have["PEERNOSMC"]
+		if (n > 0) != side.want || len(grown(side.have, map[string]int{"PEERNOSMC": n})) != 0 {
+			d.t.Errorf("counted by servers (%v) and clients (%v): %+v", byServers, byClients, h)
+		}
+	}
+	if h.ServerErrors != 0 || h.ClientErrors != 0 {
+		d.t.Errorf("failures: %+v", h)
+	}
+}
