@@ -87,7 +87,7 @@ ifdef TEST_ARGS
 	$(GO_TEST) $(TEST_ARGS)
 else
 	$(GO_TEST) $$($(GO) list ./... | grep -v '/tests$$')
-	$(GO_TEST) ./tests
+	$(GO_TEST) -timeout 30m ./tests
 endif
 
 test-examples:

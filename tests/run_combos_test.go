@@ -89,7 +89,7 @@ func (d *device) wantPeerNoSMC(byServers, byClients bool) {
 			d.t.Errorf("counted by servers (%v) and clients (%v): %+v", byServers, byClients, h)
 		}
 	}
-	if h.ServerErrors != 0 || h.ClientErrors != 0 {
+	if h.ServerErrors > 1 || h.ClientErrors != 0 { // one may be wrk's first connection: see wantWrk
 		d.t.Errorf("failures: %+v", h)
 	}
 }

@@ -75,13 +75,18 @@ func (d *device) wantWrk(server, client launch, port, conns, seconds string) {
 		requests, _ := strconv.ParseInt(found[1], 10, 64)
 		return requests * (request + answer)
 	}
-	d.wantMode(server, client, -1, n*(request+answer), func() int64 {
-		wait := later(func() (int64, error) { return load(), nil })
-		if server == underRun && client == underRun {
+	if server != underRun || client != underRun {
+		d.wantPlain(func() { load() })
+		return
+	}
+	// wrk connects once to see whether it can, and closes that at once.
+	d.wantSMCBut(1, -1, func() {
+		d.wantGrowthWithin(n*(request+answer), func() int64 {
+			wait := later(func() (int64, error) { return load(), nil })
 			d.wantBothEnds(port, int(n))
-		}
-		moved, _ := wait()
-		return moved
+			moved, _ := wait()
+			return moved
+		})
 	})
 }
 
