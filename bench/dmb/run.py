@@ -40,17 +40,6 @@ COST_ROWS = [
     ("pwrite_64", "pwrite of 64 B through passthrough"),
     ("pwrite_64K", "pwrite of 64 KiB through passthrough"),
 ]
-# What a page of its own could change for a DMB of 1 MiB.
-FOLIOS = pathlib.Path("/sys/kernel/mm/transparent_hugepage/hugepages-1024kB")
-FOLIO_SETTINGS = {"never": "base pages", "advise": "one page of 1 MiB"}
-FOLIO_ROWS = [
-    ("register_populate_map_1024K", "register a DMB of 1 MiB, µs"),
-    ("attach_map_populate_1024K", "attach to it, µs"),
-    ("detach_1024K", "detach from it, µs"),
-    ("bandwidth_two_cpus_ismfs", "C to C, two CPUs, MB/s"),
-    ("bandwidth_one_cpu_ismfs", "C to C, one CPU, MB/s"),
-    ("bandwidth_two_cpus_bare_ring", "two cursors and memcpy, two CPUs, MB/s"),
-]
 
 
 @contextlib.contextmanager
@@ -180,36 +169,6 @@ def python_bandwidth(mount):
     return {"dmb": summary(rates["dmb"]), "unix": summary(rates["unix"]), "ratio": summary(ratios)}
 
 
-@contextlib.contextmanager
-def folios(setting):
-    """The kernel's setting for shared memory that asks for huge pages, as dmb_type 0 does."""
-    path = FOLIOS / "shmem_enabled"
-    before = path.read_text().split("[")[1].split("]")[0]
-    path.write_text(setting)
-    try:
-        yield
-    finally:
-        path.write_text(before)
-
-
-def huge_pages(mount):
-    """The same with and without huge pages, in turn: {row: {setting: figure}}; None where the kernel has none for shared memory."""
-    if not FOLIOS.exists():
-        return None
-    given = FOLIOS / "stats/shmem_alloc"
-    samples = {name: {setting: [] for setting in FOLIO_SETTINGS} for name, _ in FOLIO_ROWS}
-    for _ in range(ROUNDS):
-        for setting in FOLIO_SETTINGS:
-            with folios(setting):
-                before = int(given.read_text())
-                figures = cbench(mount, "cost") | cbench(mount, "--rounds", "1", "--mib", str(MIB), "bandwidth")
-                if (int(given.read_text()) > before) != (setting == "advise"):
-                    raise RuntimeError(f"shmem_enabled {setting} did not decide whether there are huge pages")
-            for name, by in samples.items():
-                by[setting].append(figures[name]["median"])
-    return {name: {setting: summary(values) for setting, values in by.items()} for name, by in samples.items()}
-
-
 def row(*cells):
     print("| " + " | ".join(cells) + " |")
 
@@ -255,13 +214,6 @@ def print_bandwidth(figures, python):
     row("C, Python, free", "Unix socket", spread(python["unix"], 0), "1")
 
 
-def print_huge_pages(figures):
-    row("`hugepages-1024kB/shmem_enabled`", *(f"{setting}: {text}" for setting, text in FOLIO_SETTINGS.items()))
-    row("---", "---", "---")
-    for name, text in FOLIO_ROWS:
-        row(text, *(spread(figures[name][setting], 0) for setting in FOLIO_SETTINGS))
-
-
 def main():
     if os.geteuid() != 0:
         sys.exit("bench: mounting needs root")
@@ -272,14 +224,10 @@ def main():
         bandwidth = cbench(mount, "--rounds", str(ROUNDS), "--mib", str(MIB), "bandwidth")
         python = python_bandwidth(mount)
         table = full_table(mount)
-        huge = huge_pages(mount)
     print_machine()
     print_costs(costs, pinned, table)
     print()
     print_bandwidth(bandwidth, python)
-    if huge:
-        print()
-        print_huge_pages(huge)
 
 
 if __name__ == "__main__":
