@@ -93,9 +93,15 @@ class Bench:
         pins = [cpus[0], cpus[1]] if cpus[0] is not None else []
         return {"ping-pong 100 B, messages/s": float(self.client(smc, None, [BIN / "smc-run-pingpong", free_port(), MESSAGES, "100", *pins]))}
 
+    def sockperf_server(self, smc, cpu, port):
+        return self.server(smc, cpu, ["sockperf", "sr", "--tcp", "-i", "127.0.0.1", "-p", port], port)
+
+    def redis_server(self, smc, cpu, port):
+        return self.server(smc, cpu, ["redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", "/tmp"], port)
+
     def sockperf(self, smc, cpus):
         port, figures = free_port(), {}
-        with self.server(smc, cpus[0], ["sockperf", "sr", "--tcp", "-i", "127.0.0.1", "-p", port], port):
+        with self.sockperf_server(smc, cpus[0], port):
             # By itself sockperf has room to count fewer ping-pongs than there are.
             for mode, size, name, pattern in (("tp", "64000", "sockperf throughput 64,000 B, MB/s", r"BandWidth is ([\d.]+)"),
                                               ("pp --mps=5000000", "14", "sockperf latency 14 B, µs", r"Latency is ([\d.]+)")):
@@ -106,11 +112,11 @@ class Bench:
     def fallback(self, smc, cpus):
         """What a program pays that never meets a peer that speaks SMC."""
         port, figures = free_port(), {}
-        with self.server(False, cpus[0], ["sockperf", "sr", "--tcp", "-i", "127.0.0.1", "-p", port], port):
+        with self.sockperf_server(False, cpus[0], port):
             out = self.client(smc, cpus[1], ["sockperf", "pp", "--tcp", "-i", "127.0.0.1", "-p", port, "--msg-size=14", "-t", self.seconds], False)
             figures["sockperf, latency 14 B, µs"] = float(re.search(r"Latency is ([\d.]+)", out).group(1))
         port = free_port()
-        with self.server(False, cpus[0], ["redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", "/tmp"], port):
+        with self.redis_server(False, cpus[0], port):
             out = self.client(smc, cpus[1], ["redis-benchmark", "-p", port, "-q", "-t", "get", "-n", "200000", "-c", "200", "-d", "1024"], False)
             figures["redis-benchmark, GET, requests/s"] = float(re.search(r"GET: ([\d.]+) requests", out).group(1))
         return figures
@@ -127,7 +133,7 @@ class Bench:
 
     def redis(self, smc, cpus):
         port = free_port()
-        with self.server(smc, cpus[0], ["redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", "/tmp"], port):
+        with self.redis_server(smc, cpus[0], port):
             out = self.client(smc, cpus[1], ["redis-benchmark", "-p", port, "-q", "-t", "set,get", "-n", "400000", "-c", "200", "-d", "1024"])
         found = {name: float(n) for name, n in re.findall(r"(SET|GET): ([\d.]+) requests per second", out)}
         return {f"redis {name}, requests/s": found[name] for name in ("SET", "GET")}

@@ -10,8 +10,8 @@
 #include "table.h"
 #include "wait.h"
 
-/* How long a sleep lasts before the peers' lives are looked after; how long the kernel is not asked while connections are ready. */
-static const int64_t tick_ns = INT64_C(1000000000), hurry_ns = INT64_C(100000000), unasked_ns = 50000;
+/* How long a sleep lasts while a handshake goes on; how long the kernel is not asked while connections are ready. */
+static const int64_t hurry_ns = INT64_C(100000000), unasked_ns = 50000;
 
 /* ---- what the kernel's set has to say ---- */
 
@@ -64,7 +64,7 @@ static int sort_out(struct set *set, struct epoll_event *events, int n)
 
 static int64_t tick_of(const struct set *set)
 {
-	return atomic_load(&set->settling) ? hurry_ns : tick_ns;
+	return atomic_load(&set->settling) ? hurry_ns : WAIT_TICK_NS;
 }
 
 /* Under the set's lock. */

@@ -6,11 +6,7 @@
 
 #include "../clients/c/cursor.h"
 #include "io.h"
-#include "real.h"
 #include "wait.h"
-
-/* How long a sleep lasts before the peer's life is looked after. */
-static const int64_t tick_ns = INT64_C(1000000000);
 
 /* The end has come, or the peer waits for space that only reading would make. */
 static bool is_all(struct sock *s)
@@ -33,16 +29,14 @@ static int look(struct sock *s, size_t have, int64_t deadline, int64_t *now)
 
 static int sleep_on_bell(struct sock *s, int fd, size_t have, int64_t until)
 {
-	struct pollfd fds[2] = { { .fd = s->stream.own_bell, .events = POLLIN }, { .fd = fd, .events = POLLIN | POLLRDHUP } };
 	struct timespec left;
-	char rung[4096];
 
-	(void)!real()->read(s->stream.own_bell, rung, sizeof(rung));
+	wait_empty_bell(s);
 	stream_announce(&s->stream, READER, ISMFS_SLEEPS_ON_BELL);
 	if (stream_readable(&s->stream) > have || is_all(s))
 		return 0;
 	left = time_left(until);
-	return real()->ppoll(fds, s->shared->stream.tcp_ended ? 1 : 2, &left, NULL) < 0 ? errno : 0;
+	return wait_on_bell(s, fd, &left);
 }
 
 int io_wait_for_more(struct sock *s, int fd, size_t have, int64_t deadline)
@@ -53,7 +47,7 @@ int io_wait_for_more(struct sock *s, int fd, size_t have, int64_t deadline)
 	stream_settle_cursor(&s->stream);
 	wait_enter(s, READER);
 	while ((result = look(s, have, deadline, &now)) > 0) {
-		if (sleep_on_bell(s, fd, have, now + tick_ns < deadline ? now + tick_ns : deadline) == EINTR && signal_interrupts()) {
+		if (sleep_on_bell(s, fd, have, now + WAIT_TICK_NS < deadline ? now + WAIT_TICK_NS : deadline) == EINTR && signal_interrupts()) {
 			result = -EINTR;
 			break;
 		}

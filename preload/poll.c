@@ -16,8 +16,8 @@
 #include "table.h"
 #include "wait.h"
 
-/* How long a sleep lasts before the peers' lives are looked after; while a handshake goes on. */
-static const int64_t tick_ns = INT64_C(1000000000), hurry_ns = INT64_C(100000000);
+/* How long a sleep lasts while a handshake goes on. */
+static const int64_t hurry_ns = INT64_C(100000000);
 
 enum { ON_STACK = 32, ALWAYS = POLLERR | POLLHUP, NAMES = POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM | POLLRDHUP | ALWAYS };
 
@@ -67,12 +67,10 @@ static bool waits_to(const struct pollfd *p, enum side side)
 
 static void enter(struct sock *s, const struct pollfd *p)
 {
-	char rung[4096];
-
 	for (enum side side = READER; side < SIDES; side++)
 		if (waits_to(p, side))
 			wait_enter(s, side);
-	(void)!real()->read(s->stream.own_bell, rung, sizeof(rung));
+	wait_empty_bell(s);
 }
 
 static bool announce_all(struct sock *s, const struct pollfd *p)
@@ -192,7 +190,7 @@ static bool is_settling(const struct request *r)
 static int sleep_once(struct request *r)
 {
 	bool nothing = go_to_sleep(r);
-	int64_t until = now_ns() + (is_settling(r) ? hurry_ns : tick_ns);
+	int64_t until = now_ns() + (is_settling(r) ? hurry_ns : WAIT_TICK_NS);
 	int k, saved;
 
 	if (until > r->deadline)

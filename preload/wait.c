@@ -14,9 +14,6 @@
 #include "sock.h"
 #include "wait.h"
 
-/* How long a sleep lasts before the peer's life is looked after. */
-static const int64_t tick_ns = INT64_C(1000000000);
-
 static const short wants[SIDES] = { POLLIN | POLLERR | POLLHUP, POLLOUT | POLLERR | POLLHUP };
 
 void wait_enter(struct sock *s, enum side side)
@@ -70,9 +67,8 @@ bool signal_interrupts(void)
 
 /* ---- spinning ---- */
 
-static bool give_way(struct sock *s, short wanted)
+static bool give_way(struct sock *s, short wanted, int64_t now)
 {
-	int64_t now = now_ns();
 	unsigned int yields = spin_yields(&s->spinning, now);
 
 	if (yields == 0)
@@ -119,30 +115,40 @@ static int sleep_on_futex(struct sock *s, enum side side, const struct timespec 
 	return syscall(SYS_futex, sequence, FUTEX_WAIT, before, left, NULL, 0) != 0 ? errno : 0;
 }
 
-/* Where the peer cannot wake a futex. */
-static int sleep_on_bell(struct sock *s, int fd, enum side side, const struct timespec *left)
+void wait_empty_bell(struct sock *s)
 {
-	struct pollfd fds[2] = { { .fd = s->stream.own_bell, .events = POLLIN }, { .fd = fd, .events = POLLIN | POLLRDHUP } };
 	char rung[4096];
 
 	(void)!real()->read(s->stream.own_bell, rung, sizeof(rung));
-	if (!wait_announce(s, side, ISMFS_SLEEPS_ON_BELL, wants[side]))
-		return 0;
+}
+
+int wait_on_bell(struct sock *s, int fd, const struct timespec *left)
+{
+	struct pollfd fds[2] = { { .fd = s->stream.own_bell, .events = POLLIN }, { .fd = fd, .events = POLLIN | POLLRDHUP } };
+
 	return real()->ppoll(fds, s->shared->stream.tcp_ended ? 1 : 2, left, NULL) < 0 ? errno : 0;
+}
+
+/* Where the peer cannot wake a futex. */
+static int sleep_on_bell(struct sock *s, int fd, enum side side, const struct timespec *left)
+{
+	wait_empty_bell(s);
+	return wait_announce(s, side, ISMFS_SLEEPS_ON_BELL, wants[side]) ? wait_on_bell(s, fd, left) : 0;
 }
 
 int wait_side(struct sock *s, int fd, enum side side, int64_t deadline)
 {
 	int saved = errno, result = 0;
 
-	bool one_cpu = link_shares_cpu(&s->link, now_ns());
+	int64_t began = now_ns();
+	bool one_cpu = link_shares_cpu(&s->link, began);
 
 	stream_settle_cursor(&s->stream);
-	if (procs_may_look(s->stream.procs) && (one_cpu ? give_way(s, wants[side]) : look(s, wants[side])))
+	if (procs_may_look(s->stream.procs) && (one_cpu ? give_way(s, wants[side], began) : look(s, wants[side])))
 		return 0;
 	wait_enter(s, side);
 	while (!(stream_ready(&s->stream) & wants[side])) {
-		int64_t now = now_ns(), ns = now + tick_ns < deadline ? tick_ns : deadline - now;
+		int64_t now = now_ns(), ns = now + WAIT_TICK_NS < deadline ? WAIT_TICK_NS : deadline - now;
 		struct timespec left = { ns / INT64_C(1000000000), ns % INT64_C(1000000000) };
 		int err;
 

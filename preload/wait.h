@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <time.h>
 
 #include "../clients/c/stream.h"
 
@@ -22,6 +23,16 @@ void wait_leave(struct sock *s, enum side side);
 
 /* Publish what the peer waits for, announce, and look again: whether there is nothing of what is wanted (POLLIN, …). */
 bool wait_announce(struct sock *s, enum side side, uint8_t how, short wanted);
+
+/*
+ * The two halves of a sleep on the own DMB's bell, with an announcement and a second look in between: forget what rang before, and wait for
+ * the bell or the end of TCP. 0 or an errno.
+ */
+void wait_empty_bell(struct sock *s);
+int wait_on_bell(struct sock *s, int fd, const struct timespec *left);
+
+/* How long a sleep lasts before the peer's life is looked after. */
+#define WAIT_TICK_NS INT64_C(1000000000)
 
 /*
  * After EINTR: whether the call is to return it. A handler with SA_RESTART resumes the kernel's calls, but not poll and timed futexes,

@@ -3,6 +3,7 @@
 package tests
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -66,13 +67,12 @@ func (d *device) wantWrk(server, client launch, port, conns, seconds string) {
 		d.t.Fatal(err)
 	}
 	load := func() int64 {
-		out, err := d.try(client, "wrk", "-t", "4", "-c", conns, "-d", seconds, "http://127.0.0.1:"+port+"/")
-		found := wrkRequests.FindStringSubmatch(out)
-		if err != nil || found == nil || strings.Contains(out, "Socket errors") || strings.Contains(out, "Non-2xx") {
+		out, err := d.wrk(client, port, conns, seconds)
+		if err != nil || strings.Contains(out, "Socket errors") || strings.Contains(out, "Non-2xx") {
 			d.t.Errorf("wrk: %v\n%s", err, out)
 			return 0
 		}
-		requests, _ := strconv.ParseInt(found[1], 10, 64)
+		requests, _ := strconv.ParseInt(wrkRequests.FindStringSubmatch(out)[1], 10, 64)
 		return requests * (request + answer)
 	}
 	if server != underRun || client != underRun {
@@ -91,6 +91,15 @@ func (d *device) wantWrk(server, client launch, port, conns, seconds string) {
 }
 
 var wrkRequests = regexp.MustCompile(`([1-9]\d*) requests in `)
+
+// wrk loads a server, and returns what wrk has printed. That nothing has been answered is an error.
+func (d *device) wrk(client launch, port, conns, seconds string) (out string, err error) {
+	out, err = d.try(client, "wrk", "-t", "4", "-c", conns, "-d", seconds, "http://127.0.0.1:"+port+"/")
+	if err == nil && !wrkRequests.MatchString(out) {
+		err = errors.New("no request was answered")
+	}
+	return out, err
+}
 
 // TestRunNginx: four workers that share a listener, keep-alive, and 100 MB by sendfile.
 func TestRunNginx(t *testing.T) {

@@ -6,7 +6,6 @@ package stream
 
 import (
 	"math"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -27,35 +26,25 @@ func TestGiveWay(t *testing.T) {
 	inModes(t, func(t *testing.T, d *daemon) {
 		bind(t)
 		g := d.newGroup(t)
-		var all sync.WaitGroup
 		var gave atomic.Int32
-		for range 8 {
-			c1, c2, err := g.pair(ringSize)
-			if err != nil {
-				t.Fatal(err)
-			}
-			all.Go(func() { echo(c2) })
-			all.Go(func() {
-				defer endPair(t, c1, c2)
-				c1.SetDeadline(time.Now().Add(patience))
-				b := make([]byte, 1)
-				for gave.Load() < 200 {
-					if _, err := c1.Write(b); err != nil {
-						t.Error("nobody gives way: ", err)
-						return
-					}
-					if _, err := c1.Read(b); err != nil {
-						t.Error("nobody gives way: ", err)
-						return
-					}
-					if c1.reading.giving.gap > 0 && g.pages[0].giveWay.Load() { // of this goroutine's own reads
-						gave.Add(1)
-						dawdle()
-					}
+		g.talk(t, 8, func(c1, _ *Conn) {
+			c1.SetDeadline(time.Now().Add(patience))
+			b := make([]byte, 1)
+			for gave.Load() < 200 {
+				if _, err := c1.Write(b); err != nil {
+					t.Error("nobody gives way: ", err)
+					return
 				}
-			})
-		}
-		all.Wait()
+				if _, err := c1.Read(b); err != nil {
+					t.Error("nobody gives way: ", err)
+					return
+				}
+				if c1.reading.giving.gap > 0 && g.pages[0].giveWay.Load() { // of this goroutine's own reads
+					gave.Add(1)
+					dawdle()
+				}
+			}
+		})
 	})
 }
 

@@ -114,39 +114,47 @@ func TestNetTestOnPages(t *testing.T) {
 	})
 }
 
+// talk runs f for so many connections of the group at once, each with a peer that echoes.
+func (g *group) talk(t *testing.T, n int, f func(c1, c2 *Conn)) {
+	t.Helper()
+	var all sync.WaitGroup
+	for range n {
+		c1, c2, err := g.pair(ringSize)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all.Go(func() { echo(c2) })
+		all.Go(func() {
+			defer endPair(t, c1, c2)
+			f(c1, c2)
+		})
+	}
+	all.Wait()
+}
+
 // TestPagesLoseNoWakeUp plays one byte back and forth on several connections at once. A lost wake-up ends in the deadline.
 func TestPagesLoseNoWakeUp(t *testing.T) {
 	inModes(t, func(t *testing.T, d *daemon) {
 		g := d.newGroup(t)
-		var all sync.WaitGroup
 		var used atomic.Int64
-		for range 8 {
-			c1, c2, err := g.pair(ringSize)
-			if err != nil {
-				t.Fatal(err)
-			}
-			all.Go(func() { echo(c2) })
-			all.Go(func() {
-				b := make([]byte, 1)
-				for end := time.Now().Add(soak(t)); time.Now().Before(end); {
-					c1.SetDeadline(time.Now().Add(patience))
-					if _, err := c1.Write(b); err != nil {
-						t.Error(err)
-						break
-					}
-					dawdle()
-					if _, err := c1.Read(b); err != nil {
-						t.Error(err)
-						break
-					}
-					if c2.reading.noted.Load() == uint32(dmb.OnPage) {
-						used.Add(1)
-					}
+		g.talk(t, 8, func(c1, c2 *Conn) {
+			b := make([]byte, 1)
+			for end := time.Now().Add(soak(t)); time.Now().Before(end); {
+				c1.SetDeadline(time.Now().Add(patience))
+				if _, err := c1.Write(b); err != nil {
+					t.Error(err)
+					return
 				}
-				endPair(t, c1, c2)
-			})
-		}
-		all.Wait()
+				dawdle()
+				if _, err := c1.Read(b); err != nil {
+					t.Error(err)
+					return
+				}
+				if c2.reading.noted.Load() == uint32(dmb.OnPage) {
+					used.Add(1)
+				}
+			}
+		})
 		if used.Load() == 0 {
 			t.Error("nobody slept on the page")
 		}
