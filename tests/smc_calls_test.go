@@ -19,7 +19,7 @@ import (
 	"github.com/ismfs/ismfs/smc"
 )
 
-// A moment is long enough for a call to have begun to wait. A test that waits too short still passes.
+// A moment is long enough for a call to have begun to wait. A test must pass, too, where it was too short.
 const moment = 50 * time.Millisecond
 
 // smcPair mounts a device and starts a client and a server on it.

@@ -244,7 +244,7 @@ func TestDeathAfterDaemon(t *testing.T) {
 		wantError(t, "SetDeadline", c.SetDeadline(patience), nil)
 		reads := later(func() ([]byte, error) { return a.Read(1) })
 		writes := later(func() (int, error) { return c.Write(make([]byte, 1<<20)) })
-		time.Sleep(moment)
+		waitFull(t, c)
 		d.Kill()
 		server.Kill()
 		_, err := reads()

@@ -3,6 +3,7 @@
 package tests
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"syscall"
@@ -40,6 +41,18 @@ func wantState(t *testing.T, c *peerConn, want smc.State) {
 	}
 }
 
+// waitFull waits until a Write has filled the peer's ring, so that it waits for room, or is about to.
+func waitFull(t *testing.T, c *peerConn) {
+	t.Helper()
+	waitFor(t, "a full ring", func() error {
+		if i := c.Info(); i.BytesWritten != uint64(i.WriteBuffer) {
+			return fmt.Errorf("%d of %d bytes are written", i.BytesWritten, i.WriteBuffer)
+		}
+		return nil
+	})
+	time.Sleep(moment)
+}
+
 func TestHalfClose(t *testing.T) {
 	inBothCopyModes(t, func(t *testing.T, d *device, client, server *peer) {
 		for _, clientEnds := range []bool{true, false} {
@@ -75,7 +88,7 @@ func TestCloseWriteWakes(t *testing.T) {
 		_, err := heard()
 		wantError(t, "the waiting Read", err, io.EOF)
 		wrote := later(func() (int, error) { return b.Write(make([]byte, 1<<20)) })
-		time.Sleep(moment)
+		waitFull(t, b)
 		wantError(t, "CloseWrite", b.CloseWrite(), nil)
 		n, err := wrote()
 		wantError(t, "the waiting Write", err, syscall.EPIPE)
