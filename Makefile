@@ -78,6 +78,10 @@ ifneq ($(SUDO),)
 AS_ROOT  = -exec 'sudo --preserve-env=ISMFS_TEST_BIN,ISMFS_SOAK,CI,GOMAXPROCS'
 endif
 
+# Programs in C with C at both ends heed neither the race detector nor GOMAXPROCS: they are run once.
+IN_C = ^TestRun(Calls|CallsFortified|Sanitized|Stress|Combinations|Sockperf)$$
+SKIP = $(if $(RACE)$(GOMAXPROCS),-skip '$(IN_C)')
+
 # The packages may run beside one another, but for tests, some of which want the only device there is.
 GO_TEST = $(TEST_ENV) $(GO) test -count=1 $(RACE) $(AS_ROOT)
 test-go:
@@ -87,7 +91,7 @@ ifdef TEST_ARGS
 	$(GO_TEST) $(TEST_ARGS)
 else
 	$(GO_TEST) $$($(GO) list ./... | grep -v '/tests$$')
-	$(GO_TEST) -timeout 30m ./tests
+	$(GO_TEST) -timeout 30m $(SKIP) ./tests
 endif
 
 test-examples:
