@@ -17,12 +17,24 @@ struct chunk {
 };
 
 static struct chunk *_Atomic chunks;
+static struct shared *_Atomic warm; /* the place that this process has given back last: its lines are in the cache */
 static struct lock growing;
 
 void arena_forked(void)
 {
 	atomic_store(&chunks, NULL);
+	atomic_store(&warm, NULL);
 	growing.word = 0;
+}
+
+static bool claim(struct shared *s)
+{
+	uint32_t unused = 0;
+
+	if (atomic_load_explicit(&s->used, memory_order_relaxed) != 0 || !atomic_compare_exchange_strong(&s->used, &unused, 1))
+		return false;
+	memset((char *)s + offsetof(struct shared, holders), 0, sizeof(*s) - offsetof(struct shared, holders));
+	return true;
 }
 
 static struct shared *take_from(struct chunk *c)
@@ -31,12 +43,10 @@ static struct shared *take_from(struct chunk *c)
 
 	for (unsigned int i = 0; i < PLACES; i++) {
 		struct shared *s = &c->place[(from + i) % PLACES];
-		uint32_t unused = 0;
 
-		if (atomic_load_explicit(&s->used, memory_order_relaxed) != 0 || !atomic_compare_exchange_strong(&s->used, &unused, 1))
+		if (!claim(s))
 			continue;
 		atomic_store_explicit(&c->hint, (from + i + 1) % PLACES, memory_order_relaxed);
-		memset((char *)s + offsetof(struct shared, holders), 0, sizeof(*s) - offsetof(struct shared, holders));
 		return s;
 	}
 	return NULL;
@@ -44,8 +54,11 @@ static struct shared *take_from(struct chunk *c)
 
 struct shared *arena_take(void)
 {
-	struct shared *s = NULL;
+	struct shared *s = atomic_exchange(&warm, NULL);
 
+	if (s != NULL && claim(s))
+		return s;
+	s = NULL;
 	lock_take(&growing);
 	for (struct chunk *c = atomic_load(&chunks); c != NULL && s == NULL; c = c->next)
 		s = take_from(c);
@@ -65,4 +78,5 @@ struct shared *arena_take(void)
 void arena_free(struct shared *s)
 {
 	atomic_store(&s->used, 0);
+	atomic_store(&warm, s);
 }

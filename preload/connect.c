@@ -39,7 +39,7 @@ static bool is_fast_open(int fd)
 	int value = 0;
 	socklen_t size = sizeof(value);
 
-	return real()->getsockopt(fd, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, &value, &size) == 0 && value != 0;
+	return atomic_load(&fast_open_asked) && real()->getsockopt(fd, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, &value, &size) == 0 && value != 0;
 }
 
 /* Settle what was never marked; only where there is a device it is described and counted. */
@@ -49,7 +49,7 @@ static void stay_plain(int fd, bool client, uint32_t reason)
 
 	if (device_current() == NULL)
 		return;
-	s = sock_new(SOCK_PLAIN, client, fd);
+	s = sock_new(SOCK_PLAIN, client);
 	if (s == NULL)
 		return;
 	table_set(fd, s, true);
@@ -59,22 +59,31 @@ static void stay_plain(int fd, bool client, uint32_t reason)
 
 /* ---- connect ---- */
 
-static int mark(int fd, uint32_t *reason)
+/* Returns 0, or why the connection stays TCP. The mark tells, too, whether it is a TCP socket: one question less where it is. */
+static uint32_t mark(int fd, const struct device *d, bool *tcp)
 {
-	struct device *d = device_current();
-	int err;
+	int err = is_fast_open(fd) ? -EINVAL : smcopt_mark(fd, d);
 
-	*reason = SMC_DECL_NOSMCDEV;
-	if (d == NULL)
-		return -ENODEV;
-	if (is_fast_open(fd)) {
-		*reason = SMC_DECL_OPTUNSUPP;
-		return -EOPNOTSUPP;
+	*tcp = (err != -ENOPROTOOPT && err != -EOPNOTSUPP) || is_tcp(fd);
+	switch (err) {
+	case 0: return 0;
+	case -EINVAL: return SMC_DECL_OPTUNSUPP;
+	case -ENODEV: return SMC_DECL_NOSMCDEV;
+	default: return SMC_DECL_CNFERR; /* no programs on this host */
 	}
-	err = smcopt_mark(fd, d);
-	if (err != 0 && err != -ENODEV)
-		*reason = SMC_DECL_CNFERR; /* no programs on this host */
-	return err;
+}
+
+static bool blocks(int fd)
+{
+	int flags = real()->fcntl(fd, F_GETFL);
+
+	return flags >= 0 && !(flags & O_NONBLOCK);
+}
+
+/* Not of one that is plain: the kernel knows whether it blocks. */
+static void learn_mode(struct sock *s, int fd)
+{
+	atomic_store(&s->shared->nonblocking, !blocks(fd));
 }
 
 /* A socket that was marked, and whose connect has ended well or goes on. */
@@ -82,7 +91,7 @@ static int begin(int fd, int result, int buffer)
 {
 	bool going_on = result != 0;
 	int saved = errno;
-	struct sock *s = sock_new(going_on ? SOCK_CONNECTING : SOCK_HANDSHAKE, true, fd);
+	struct sock *s = sock_new(going_on ? SOCK_CONNECTING : SOCK_HANDSHAKE, true);
 
 	if (s == NULL) {
 		tcp_reset(fd); /* it was marked, so the server may have been promised SMC */
@@ -93,6 +102,7 @@ static int begin(int fd, int result, int buffer)
 	s->shared->deadline = FOREVER;
 	table_set(fd, s, false);
 	if (going_on) {
+		learn_mode(s, fd);
 		epoll_adopt(s, fd);
 		errno = saved;
 	} else {
@@ -100,6 +110,8 @@ static int begin(int fd, int result, int buffer)
 		lock_take(&s->shared->handshake);
 		handshake_connected(s, fd);
 		lock_release(&s->shared->handshake);
+		if (sock_kind(s) != SOCK_PLAIN)
+			learn_mode(s, fd);
 		epoll_adopt(s, fd);
 		(void)handshake_wait(s, fd, now_ns() + settle_ns);
 	}
@@ -131,9 +143,11 @@ static int connect_again(struct sock *s, int fd, const struct sockaddr *to, sock
 
 EXPORT int connect(int fd, const struct sockaddr *to, socklen_t size)
 {
+	struct device *d;
 	struct sock *s;
 	uint32_t reason;
 	int result, err, buffer;
+	bool tcp;
 
 	if (to == NULL || size < sizeof(to->sa_family) || (to->sa_family != AF_INET && to->sa_family != AF_INET6))
 		return real()->connect(fd, to, size);
@@ -148,12 +162,15 @@ EXPORT int connect(int fd, const struct sockaddr *to, socklen_t size)
 		sock_put(s);
 		return result;
 	}
-	if (!is_tcp(fd))
+	d = environment_off() ? NULL : device_current();
+	if (d == NULL)
 		return real()->connect(fd, to, size);
 	buffer = buffer_asked(fd);
-	err = mark(fd, &reason);
+	reason = mark(fd, d, &tcp);
 	result = real()->connect(fd, to, size);
-	if (err != 0) {
+	if (!tcp)
+		return result;
+	if (reason != 0) {
 		err = errno;
 		if (result == 0 || err == EINPROGRESS)
 			stay_plain(fd, true, reason);
@@ -186,7 +203,7 @@ static void join(struct sock *s, int fd)
 
 static struct sock *listener_new(int fd)
 {
-	struct sock *s = sock_new(SOCK_LISTENER, false, fd);
+	struct sock *s = sock_new(SOCK_LISTENER, false);
 
 	if (s == NULL)
 		return NULL;
@@ -203,7 +220,7 @@ EXPORT int listen(int fd, int backlog)
 	int result;
 
 	/* Marked before the first client can be answered; without a device, when there is one. */
-	if (!table_has(fd) && !device_off() && is_tcp(fd))
+	if (!table_has(fd) && !environment_off() && is_tcp(fd))
 		s = listener_new(fd);
 	result = real()->listen(fd, backlog);
 	if (s == NULL)
@@ -239,7 +256,7 @@ static struct sock *adopt(int fd)
 void listeners_passed(void)
 {
 	const char *pid = getenv("LISTEN_PID"), *n = getenv("LISTEN_FDS");
-	int end = pid != NULL && n != NULL && atoi(pid) == getpid() && !device_off() ? 3 + atoi(n) : 0;
+	int end = pid != NULL && n != NULL && atoi(pid) == getpid() && !environment_off() ? 3 + atoi(n) : 0;
 
 	for (int fd = 3; fd < end && real()->fcntl(fd, F_GETFD) >= 0; fd++) {
 		struct sock *s = is_listener(fd) ? listener_new(fd) : NULL;
@@ -256,7 +273,7 @@ void listeners_passed(void)
 /* ---- accept ---- */
 
 /* false: the connection is reset, since nobody can tell what its client expects. */
-static bool take(int fd, const struct sock *listener)
+static bool take(int fd, int flags, const struct sock *listener)
 {
 	int answer;
 	struct sock *s;
@@ -270,7 +287,7 @@ static bool take(int fd, const struct sock *listener)
 		stay_plain(fd, false, SMC_DECL_PEERNOSMC);
 		return true;
 	}
-	s = answer < 0 ? NULL : sock_new(SOCK_HANDSHAKE, false, fd);
+	s = answer < 0 ? NULL : sock_new(SOCK_HANDSHAKE, false);
 	if (s == NULL) {
 		debug("fd %d is reset: cannot tell whether it is SMC", fd);
 		tcp_reset(fd);
@@ -278,6 +295,7 @@ static bool take(int fd, const struct sock *listener)
 		return false;
 	}
 	atomic_store(&s->shared->buffer, atomic_load(&listener->shared->buffer));
+	atomic_store(&s->shared->nonblocking, (flags & SOCK_NONBLOCK) != 0);
 	s->shared->awaits = CLC_PROPOSAL;
 	s->shared->deadline = now_ns() + INT64_C(6000000000); /* CLC_WAIT_TIME */
 	table_set(fd, s, false);
@@ -296,13 +314,12 @@ static bool take(int fd, const struct sock *listener)
 static int wait_for_client(int fd)
 {
 	struct pollfd in = { .fd = fd, .events = POLLIN };
-	int flags = real()->fcntl(fd, F_GETFL);
 
 	for (;;) {
 		int n;
 
 		link_sweep();
-		if (flags < 0 || (flags & O_NONBLOCK) || !link_busy())
+		if (!link_busy() || !blocks(fd))
 			return 1;
 		n = real()->poll(&in, 1, 1000);
 		if (n > 0 || (n < 0 && (errno != EINTR || signal_interrupts())))
@@ -327,7 +344,7 @@ static int accept_with(int fd, struct sockaddr *from, socklen_t *size, int flags
 			*size = room;
 		made = listener != NULL && wait_for_client(fd) < 0 ? -1 : real()->accept4(fd, from, size, flags);
 		saved = errno;
-		kept = made < 0 || listener == NULL || take(made, listener);
+		kept = made < 0 || listener == NULL || take(made, flags, listener);
 		if (listener != NULL)
 			sock_put(listener);
 		errno = saved;

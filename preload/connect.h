@@ -2,6 +2,7 @@
 #ifndef PRELOAD_CONNECT_H
 #define PRELOAD_CONNECT_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 
 /* TCP proper: a mark on an MPTCP socket would land on none of its subflows. */
@@ -12,5 +13,8 @@ bool is_tcp(int fd);
  * accept in a child.
  */
 void listeners_passed(void);
+
+/* A socket of this process may be one of TCP Fast Open (control.c). */
+extern atomic_bool fast_open_asked;
 
 #endif

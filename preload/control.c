@@ -11,6 +11,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include "connect.h"
 #include "epoll.h"
 #include "handshake.h"
 #include "io.h"
@@ -233,11 +234,15 @@ static void note_option(struct sock *s, int name, const void *value, socklen_t s
 		atomic_store(&s->shared->buffer, *(const int *)value);
 }
 
+atomic_bool fast_open_asked;
+
 EXPORT int setsockopt(int fd, int level, int name, const void *value, socklen_t size)
 {
 	int result = real()->setsockopt(fd, level, name, value, size);
 	struct sock *s;
 
+	if (result == 0 && level == IPPROTO_TCP && name == TCP_FASTOPEN_CONNECT)
+		atomic_store(&fast_open_asked, true);
 	if (result != 0 || level != SOL_SOCKET || (unsigned int)fd >= TABLE_SIZE)
 		return result;
 	if (name == SO_RCVBUF && size >= sizeof(int) && !table_has(fd))

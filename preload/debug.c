@@ -14,6 +14,7 @@
 bool debugging;
 static uint64_t buffer; /* 0: nobody says */
 static char *mount;
+static bool off;
 
 void debug_line(const char *format, ...)
 {
@@ -52,6 +53,7 @@ void environment_setup(void)
 
 	if (getenv("ISMFS_MOUNT") != NULL)
 		mount = strdup(getenv("ISMFS_MOUNT"));
+	off = mount != NULL && strcmp(mount, "off") == 0;
 	debugging = value != NULL && *value != '\0' && strcmp(value, "0") != 0;
 	value = getenv("SMC_RCVBUF");
 	if (value == NULL || *value == '\0')
@@ -66,6 +68,11 @@ void environment_setup(void)
 const char *environment_mount(void)
 {
 	return mount;
+}
+
+bool environment_off(void)
+{
+	return off;
 }
 
 uint8_t environment_buffer(int asked)

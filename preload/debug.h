@@ -20,6 +20,8 @@ void environment_setup(void);
 
 /* ISMFS_MOUNT as it was at the start (servers wipe their environment); NULL: not set. */
 const char *environment_mount(void);
+/* ISMFS_MOUNT=off: everything is the kernel's. */
+bool environment_off(void);
 
 /*
  * The size of a connection's own DMB for a program that asked for so many bytes, 0 if it did not; as the wire compresses it. ANY_BUFFER:

@@ -74,13 +74,6 @@ static struct device *device_open(int *err)
 	return d;
 }
 
-bool device_off(void)
-{
-	const char *mount = environment_mount();
-
-	return mount != NULL && strcmp(mount, "off") == 0;
-}
-
 struct device *device_current(void)
 {
 	struct device *d = atomic_load_explicit(&current, memory_order_acquire);
@@ -92,7 +85,7 @@ struct device *device_current(void)
 	d = atomic_load(&current);
 	if (d == NULL || atomic_load(&d->dead)) {
 		d = NULL;
-		if (!device_off() && now_ns() >= not_before) {
+		if (!environment_off() && now_ns() >= not_before) {
 			d = device_open(&err);
 			if (d != NULL) {
 				atomic_store_explicit(&current, d, memory_order_release);

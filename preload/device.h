@@ -26,9 +26,6 @@ struct device {
  */
 struct device *device_current(void);
 
-/* ISMFS_MOUNT=off. */
-bool device_off(void);
-
 /* A child of fork is another process to the device. */
 void device_forked(void);
 extern struct lock device_lock;

@@ -66,6 +66,16 @@ static int change(int epfd, int op, int fd, struct epoll_event *event, struct so
 	return result;
 }
 
+/* Plain stores: event loops of TCP connections call epoll_ctl as often as read, and a locked one would be dearer than all the rest here. */
+static void remember(int epfd, int op, int fd, const struct epoll_event *event)
+{
+	struct registration *r = &registered[fd];
+
+	if (op != EPOLL_CTL_DEL)
+		r->event = *event;
+	atomic_store_explicit(&r->epfd, op == EPOLL_CTL_DEL ? 0 : epfd + 1, memory_order_release);
+}
+
 EXPORT int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 {
 	struct sock *s = table_moves(fd) ? table_get(fd, false) : NULL;
@@ -80,11 +90,7 @@ EXPORT int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 		sock_put(s);
 	result = real()->epoll_ctl(epfd, op, fd, event);
 	if (result == 0 && (unsigned int)fd < TABLE_SIZE) {
-		atomic_store(&registered[fd].epfd, 0);
-		if (op != EPOLL_CTL_DEL) {
-			registered[fd].event = *event;
-			atomic_store(&registered[fd].epfd, epfd + 1);
-		}
+		remember(epfd, op, fd, event);
 		if (op == EPOLL_CTL_ADD)
 			epoll_nested(fd);
 	}

@@ -244,7 +244,7 @@ void epoll_forget(struct sock *s, int fd)
 void epoll_adopt(struct sock *s, int fd)
 {
 	struct registration *r = &registered[fd];
-	int epfd = atomic_load(&r->epfd);
+	int epfd = atomic_load_explicit(&r->epfd, memory_order_acquire);
 	struct set *set;
 
 	if (epfd == 0)

@@ -41,7 +41,7 @@ static struct sock *object_take(void)
 	return s;
 }
 
-struct sock *sock_new(enum kind kind, bool client, int fd)
+struct sock *sock_new(enum kind kind, bool client)
 {
 	struct sock *s = object_take();
 	struct shared *sh = s != NULL ? arena_take() : NULL;
@@ -70,7 +70,6 @@ struct sock *sock_new(enum kind kind, bool client, int fd)
 	atomic_store(&sh->receive_limit, -1);
 	atomic_store(&sh->send_limit, -1);
 	sh->client = client;
-	atomic_store(&sh->nonblocking, (real()->fcntl(fd, F_GETFL) & O_NONBLOCK) != 0);
 	atomic_store(&s->fds, 1);
 	atomic_fetch_add(&s->refs, 1);
 	atomic_store_explicit(&sh->kind, kind, memory_order_release);

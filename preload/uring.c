@@ -18,7 +18,7 @@ struct io_uring_params;
 /* Where the library is switched off, it is the program's. */
 static bool refuse(void)
 {
-	if (device_off())
+	if (environment_off())
 		return false;
 	debug("io_uring is refused: what it moves cannot go through shared buffers (ISMFS_MOUNT=off allows it)");
 	return true;

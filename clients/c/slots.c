@@ -112,14 +112,14 @@ void slot_write(struct ismfs_procs *procs, uint32_t slot, const unsigned char b[
 	if (slot == 0)
 		return;
 	sequence = atomic_load(word32(procs, slot)) | 1;
-	atomic_store(word32(procs, slot), sequence);
+	atomic_store_explicit(word32(procs, slot), sequence, memory_order_relaxed);
 	memcpy(&four, b + 4, 4);
-	atomic_store(word32(procs, slot + 4), four);
+	atomic_store_explicit(word32(procs, slot + 4), four, memory_order_release); /* each after the sequence, which says that they change */
 	for (size_t at = 8; at < SLOT_SIZE; at += 8) {
 		memcpy(&eight, b + at, 8);
-		atomic_store(word64(procs, slot + at), eight);
+		atomic_store_explicit(word64(procs, slot + at), eight, memory_order_release);
 	}
-	atomic_store(word32(procs, slot), sequence + 1);
+	atomic_store_explicit(word32(procs, slot), sequence + 1, memory_order_release);
 }
 
 void slot_free(struct ismfs_procs *procs, uint32_t slot)
