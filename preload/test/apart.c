@@ -15,15 +15,14 @@
 
 #include "check.h"
 
-static void ended_well(pid_t child)
+void ended_well(pid_t child)
 {
 	int status = -1;
 
 	check(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
-/* A client in a process of its own: whoever has been a client itself answers in accept. */
-static pid_t start_client(int listener)
+pid_t start_client(int listener)
 {
 	pid_t child = fork();
 	char b[5] = "";
@@ -231,6 +230,7 @@ static void failed_exec(void)
 {
 	struct pair p = pair_open();
 	char b;
+
 
 	check(execveat(AT_FDCWD, "/does/not/exist", (char *[]){ NULL }, environ, 0) == -1 && errno == ENOENT);
 	write_all(p.client, "x", 1);

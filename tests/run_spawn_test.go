@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tests
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestRunSpawn: children of posix_spawn, posix_spawnp, system and popen have a connection that nobody has used, as TCP. One in SMC-D mode ends for them,
+// and goes on where it was (preload/test/spawn.c).
+func TestRunSpawn(t *testing.T) {
+	inBothCopyModesOf(t, func(t *testing.T, d *device) {
+		const each = 4 // ways to start a child, and connections of each kind
+		program, before, counts, bytes := filepath.Join(bin, "smc-run-test"), d.treeStats().Handshake, d.smcCounts(), d.xferBytes()
+		var wrote int64
+		if out := d.run(underRun, program, "spawn"); !strings.HasPrefix(out, "bytes ") {
+			t.Errorf("it prints %q", out)
+		} else if _, err := fmt.Sscanf(out, "bytes %d", &wrote); err != nil {
+			t.Error(err)
+		}
+		after, now := d.treeStats().Handshake, d.smcCounts()
+		if c, s := after.ClientFallback["PEERDECL"]-before.ClientFallback["PEERDECL"],
+			after.ServerFallback["OPTUNSUPP"]-before.ServerFallback["OPTUNSUPP"]; c != each || s != each {
+			t.Errorf("declined: %d clients, %d servers; want %d each", c, s, each)
+		}
+		if c, s := now.clients-counts.clients, now.servers-counts.servers; c != each || s != each {
+			t.Errorf("SMC-D: %d clients, %d servers; want %d each", c, s, each)
+		}
+		if grown := d.xferBytes() - bytes; grown != wrote || wrote == 0 {
+			t.Errorf("it has written %d bytes, xfer_bytes grew by %d", wrote, grown)
+		}
+		d.WantCount(0)
+	})
+}
