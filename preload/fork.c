@@ -209,6 +209,7 @@ static void before_exec(struct exec_state *e)
 			give_up(s);
 		sock_put(s);
 	}
+	hidden_before_exec();
 }
 
 static void take_back(struct sock *s, int fd)
@@ -225,6 +226,7 @@ static void after_failed_exec(struct exec_state *e)
 {
 	int saved = errno;
 
+	hidden_after_failed_exec();
 	while (e->n-- > 0) {
 		(void)real()->dup2(e->replaced[e->n].saved, e->replaced[e->n].fd);
 		real()->close(e->replaced[e->n].saved);

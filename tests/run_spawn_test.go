@@ -35,3 +35,23 @@ func TestRunSpawn(t *testing.T) {
 		d.WantCount(0)
 	})
 }
+
+// TestRunLimit: a program that is exec'ed has the soft limit of open files that it would have had, be it one that the program before has set.
+func TestRunLimit(t *testing.T) {
+	need(t, "prlimit")
+	show := []string{"env", "-u", "LD_PRELOAD", "sh", "-c", "ulimit -Sn; ulimit -Hn"}
+	d := mountSMC(t)
+	for _, set := range [][]string{
+		nil,
+		{"prlimit", "--nofile=300:1000"},
+		{"prlimit", "--nofile=1000:1000"},
+		{"prlimit", "--nofile=300:1000", "prlimit", "--nofile=400:"},
+		{"sh", "-c", `ulimit -Sn 200; exec "$0" "$@"`},
+	} {
+		args := append(set, show...)
+		want := d.run(asItIs, args...)
+		if got := d.run(underRun, args...); got != want {
+			t.Errorf("%v: the limits are %q, want %q", set, got, want)
+		}
+	}
+}
