@@ -75,7 +75,7 @@ void inherit_prepare(struct sock *s, int fd)
 
 void inherit_unmark(struct sock *s, int fd)
 {
-	if (!s->shared->marked)
+	if (!s->shared->marked || s->ended) /* the number may be another's already */
 		return;
 	s->shared->marked = false;
 	set_mark(fd, s->shared->unmarked);

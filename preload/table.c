@@ -195,8 +195,10 @@ EXPORT int getrlimit64(__rlimit_resource_t resource, struct rlimit64 *limit)
 	return getrlimit(resource, (struct rlimit *)limit);
 }
 
-/* A program that lowers its own limit lowers what it is shown; one that raises it has it already. A child of vfork has a limit of its
-   own, and its parent's memory. */
+/*
+ * A program that lowers its own limit lowers what it is shown; one that raises it has it already. A child of vfork has a limit of its
+ * own, but its parent's memory.
+ */
 EXPORT int setrlimit(__rlimit_resource_t resource, const struct rlimit *limit)
 {
 	struct rlimit now = *limit;
