@@ -27,7 +27,9 @@ void debug_line(const char *format, ...)
 	va_end(arguments);
 	n = at + n < (int)sizeof(line) - 2 ? at + n : (int)sizeof(line) - 2;
 	line[n] = '\n';
-	(void)!real()->write(2, line, (size_t)n + 1);
+	/* An inherited connection that is shut down here: no SIGPIPE by this. */
+	if (real()->send(2, line, (size_t)n + 1, MSG_NOSIGNAL) < 0 && errno == ENOTSOCK)
+		(void)!real()->write(2, line, (size_t)n + 1);
 	errno = saved;
 }
 

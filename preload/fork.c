@@ -17,6 +17,7 @@
 #include "epoll.h"
 #include "group.h"
 #include "handshake.h"
+#include "inherit.h"
 #include "io.h"
 #include "link.h"
 #include "real.h"
@@ -151,27 +152,9 @@ struct exec_state {
 	bool given_up;
 };
 
-static int dead_socket(void)
-{
-	int pair[2];
-
-	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair) != 0)
-		return -1;
-	(void)real()->shutdown(pair[0], SHUT_RDWR);
-	real()->close(pair[1]);
-	return pair[0];
-}
-
-static bool stays(int fd)
-{
-	int flags = real()->fcntl(fd, F_GETFD);
-
-	return flags >= 0 && !(flags & FD_CLOEXEC);
-}
-
 static bool replace(struct exec_state *e, int fd)
 {
-	int dead = e->n < MOST_REPLACED ? dead_socket() : -1, saved;
+	int dead = e->n < MOST_REPLACED ? inherit_dead() : -1, saved;
 	bool done;
 
 	if (dead < 0)
@@ -190,7 +173,7 @@ static bool replace(struct exec_state *e, int fd)
 
 static void disguise(struct exec_state *e, int fd)
 {
-	if (stays(fd) && !replace(e, fd))
+	if (inherit_stays(fd) && !replace(e, fd))
 		(void)real()->fcntl(fd, F_SETFD, FD_CLOEXEC);
 }
 
@@ -218,7 +201,7 @@ static void before_exec(struct exec_state *e)
 		struct sock *s = table_has(fd) ? table_get(fd, true) : NULL;
 		int kind = s != NULL ? sock_kind(s) : 0;
 
-		if (kind == SOCK_SMC || kind == SOCK_ELSEWHERE || (kind == SOCK_HANDSHAKE && stays(fd) && !handshake_refuse(s, fd)))
+		if (kind == SOCK_SMC || kind == SOCK_ELSEWHERE || (kind == SOCK_HANDSHAKE && inherit_stays(fd) && !handshake_refuse(s, fd)))
 			disguise(e, fd);
 		if (s == NULL)
 			continue;
@@ -226,6 +209,7 @@ static void before_exec(struct exec_state *e)
 			give_up(s);
 		sock_put(s);
 	}
+	hidden_before_exec();
 }
 
 static void take_back(struct sock *s, int fd)
@@ -242,6 +226,7 @@ static void after_failed_exec(struct exec_state *e)
 {
 	int saved = errno;
 
+	hidden_after_failed_exec();
 	while (e->n-- > 0) {
 		(void)real()->dup2(e->replaced[e->n].saved, e->replaced[e->n].fd);
 		real()->close(e->replaced[e->n].saved);
@@ -381,6 +366,7 @@ __attribute__((constructor)) static void set_up(void)
 	real_find();
 	process = getpid();
 	environment_setup();
+	inherit_look();
 	hidden_setup();
 	spin_prepare();
 	real_at_fork(before_fork, in_parent, in_child);

@@ -5,6 +5,7 @@
 
 #include <poll.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <sys/epoll.h>
@@ -18,6 +19,9 @@
 struct mmsghdr;
 struct io_uring;
 struct io_uring_params;
+
+#define SPAWN_ARGUMENTS \
+	(pid_t *, const char *, const posix_spawn_file_actions_t *, const posix_spawnattr_t *, char *const[], char *const[])
 
 #define REAL_FUNCTIONS(X)                                                                              \
 	X(int, close, (int))                                                                           \
@@ -60,10 +64,15 @@ struct io_uring_params;
 	X(int, epoll_pwait2, (int, struct epoll_event *, int, const struct timespec *, const sigset_t *)) \
 	X(int, getrlimit, (int, struct rlimit *))                                                      \
 	X(int, setrlimit, (int, const struct rlimit *))                                                \
+	X(int, prlimit, (pid_t, int, const struct rlimit *, struct rlimit *))                          \
 	X(int, execve, (const char *, char *const[], char *const[]))                                   \
 	X(int, execvpe, (const char *, char *const[], char *const[]))                                  \
 	X(int, fexecve, (int, char *const[], char *const[]))                                           \
 	X(int, execveat, (int, const char *, char *const[], char *const[], int))                       \
+	X(int, posix_spawn, SPAWN_ARGUMENTS)                                                           \
+	X(int, posix_spawnp, SPAWN_ARGUMENTS)                                                          \
+	X(int, system, (const char *))                                                                 \
+	X(FILE *, popen, (const char *, const char *))                                                 \
 	X(FILE *, fdopen, (int, const char *))                                                         \
 	X(int, vdprintf, (int, const char *, va_list))                                                 \
 	X(int, __vdprintf_chk, (int, int, const char *, va_list))                                      \

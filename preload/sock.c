@@ -12,6 +12,7 @@
 #include "arena.h"
 #include "device.h"
 #include "epoll.h"
+#include "inherit.h"
 #include "real.h"
 #include "sock.h"
 #include "table.h"
@@ -189,6 +190,8 @@ void sock_settled(struct sock *s, int fd)
 {
 	int kind = sock_kind(s);
 
+	if (kind == SOCK_PLAIN || kind == SOCK_FAILED)
+		inherit_unmark(s, fd);
 	sock_describe(s, fd);
 	if (kind == SOCK_PLAIN && atomic_load(&s->fds) == 1)
 		table_set(fd, s, true);

@@ -51,6 +51,8 @@ struct shared {
 	uint32_t reason, diagnosis;
 	struct clc_local sent; /* what the Proposal offered */
 	struct clc_answer accept;
+	bool marked;  /* for programs that inherit it (inherit.c) */
+	int unmarked; /* what the mark has replaced */
 	struct stream_state stream;
 };
 

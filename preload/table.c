@@ -71,6 +71,7 @@ static _Atomic uint64_t hidden[TABLE_SIZE / 64];
 static int lowest = 512; /* where the library's own begin */
 static struct rlimit shown;
 static bool raised;
+static rlim_t raised_to;
 
 /* The hard limit is the kernel's; the soft one is raised to it, and the program is shown its own. */
 void hidden_setup(void)
@@ -83,11 +84,33 @@ void hidden_setup(void)
 	if (limit.rlim_cur < limit.rlim_max) {
 		limit.rlim_cur = limit.rlim_max;
 		raised = real()->setrlimit(RLIMIT_NOFILE, &limit) == 0;
+		raised_to = limit.rlim_cur;
 	}
 	if (raised && shown.rlim_cur < TABLE_SIZE / 2)
 		lowest = (int)shown.rlim_cur;
 	else
 		lowest = shown.rlim_cur / 2 < TABLE_SIZE / 2 ? (int)shown.rlim_cur / 2 : TABLE_SIZE / 2;
+}
+
+/* The soft limit goes from what it was left at to another one; not if somebody else has changed it since. */
+static void move_limit(rlim_t from, rlim_t to)
+{
+	struct rlimit limit;
+
+	if (!raised || real()->getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur != from)
+		return;
+	limit.rlim_cur = to;
+	(void)real()->setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+void hidden_before_exec(void)
+{
+	move_limit(raised_to, shown.rlim_cur);
+}
+
+void hidden_after_failed_exec(void)
+{
+	move_limit(shown.rlim_cur, raised_to);
 }
 
 static void hide(int fd)
@@ -172,12 +195,15 @@ EXPORT int getrlimit64(__rlimit_resource_t resource, struct rlimit64 *limit)
 	return getrlimit(resource, (struct rlimit *)limit);
 }
 
-/* A program that lowers its own limit lowers what it is shown; one that raises it has it already. */
+/*
+ * A program that lowers its own limit lowers what it is shown; one that raises it has it already. A child of vfork has a limit of its
+ * own, but its parent's memory.
+ */
 EXPORT int setrlimit(__rlimit_resource_t resource, const struct rlimit *limit)
 {
 	struct rlimit now = *limit;
 
-	if (resource != RLIMIT_NOFILE || !raised)
+	if (resource != RLIMIT_NOFILE || !raised || !process_is_ours())
 		return real()->setrlimit((int)resource, limit);
 	if (limit->rlim_cur > limit->rlim_max) {
 		errno = EINVAL;
@@ -186,6 +212,7 @@ EXPORT int setrlimit(__rlimit_resource_t resource, const struct rlimit *limit)
 	now.rlim_cur = now.rlim_max;
 	if (real()->setrlimit(RLIMIT_NOFILE, &now) != 0)
 		return -1;
+	raised_to = now.rlim_cur;
 	shown = *limit;
 	return 0;
 }
@@ -193,6 +220,24 @@ EXPORT int setrlimit(__rlimit_resource_t resource, const struct rlimit *limit)
 EXPORT int setrlimit64(__rlimit_resource_t resource, const struct rlimit64 *limit)
 {
 	return setrlimit(resource, (const struct rlimit *)limit);
+}
+
+EXPORT int prlimit(pid_t pid, __rlimit_resource_t resource, const struct rlimit *limit, struct rlimit *before)
+{
+	struct rlimit was = shown;
+
+	if (resource != RLIMIT_NOFILE || !raised || !process_is_ours() || (pid != 0 && pid != getpid()))
+		return real()->prlimit(pid, (int)resource, limit, before);
+	if (limit != NULL && setrlimit(resource, limit) != 0)
+		return -1;
+	if (before != NULL)
+		*before = was;
+	return 0;
+}
+
+EXPORT int prlimit64(pid_t pid, __rlimit_resource_t resource, const struct rlimit64 *limit, struct rlimit64 *before)
+{
+	return prlimit(pid, resource, (const struct rlimit *)limit, (struct rlimit *)before);
 }
 
 #endif

@@ -69,4 +69,8 @@ int hidden_next(unsigned int from);
 /* Makes room for descriptors; the program goes on seeing its own limit. */
 void hidden_setup(void);
 
+/* A program that is exec'ed gets this one's limit. If the exec fails there must be room again, before what lies high is put back. */
+void hidden_before_exec(void);
+void hidden_after_failed_exec(void);
+
 #endif

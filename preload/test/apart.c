@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -15,15 +16,14 @@
 
 #include "check.h"
 
-static void ended_well(pid_t child)
+void ended_well(pid_t child)
 {
 	int status = -1;
 
 	check(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
-/* A client in a process of its own: whoever has been a client itself answers in accept. */
-static pid_t start_client(int listener)
+pid_t start_client(int listener)
 {
 	pid_t child = fork();
 	char b[5] = "";
@@ -226,13 +226,23 @@ static void agreed_for_exec(void)
 	}
 }
 
-/* The parent has it still, where the exec fails. */
+static void room_is_raised(void)
+{
+	struct rlimit limit;
+
+	check(syscall(SYS_prlimit64, 0, RLIMIT_NOFILE, NULL, &limit) == 0 && limit.rlim_cur == limit.rlim_max);
+}
+
+/* The parent has it still, where the exec fails, and its room for descriptors. */
 static void failed_exec(void)
 {
 	struct pair p = pair_open();
 	char b;
 
+	room_is_raised();
+
 	check(execveat(AT_FDCWD, "/does/not/exist", (char *[]){ NULL }, environ, 0) == -1 && errno == ENOENT);
+	room_is_raised();
 	write_all(p.client, "x", 1);
 	read_all(p.server, &b, 1);
 	pair_close(p);

@@ -108,12 +108,18 @@ int main(int argc, char **argv)
 	check(bytes != MAP_FAILED);
 	if (argc > 2 && strcmp(argv[1], "inherited") == 0)
 		return inherited(atoi(argv[2]));
+	if (argc > 2 && strcmp(argv[1], "echo") == 0)
+		return echo(atoi(argv[2]));
+	if (argc > 2 && strcmp(argv[1], "ended") == 0)
+		return ended(atoi(argv[2]));
 	if (argc > 2 && strcmp(argv[1], "taken") == 0)
 		return serve_taken(atoi(argv[2]));
 	if (argc > 1 && strcmp(argv[1], "hand-over") == 0)
 		return hand_over();
 	if (argc > 1 && strcmp(argv[1], "apart") == 0) {
 		test_apart();
+	} else if (argc > 1 && strcmp(argv[1], "spawn") == 0) {
+		test_spawn();
 	} else {
 		test_calls();
 		test_forms();

@@ -46,11 +46,23 @@ void test_events(void);
 void test_waits(void);
 void test_processes(void);
 
+/* Waits for a child, which has to end with 0. */
+void ended_well(pid_t child);
+
+/*
+ * A client in a process of its own, which wants "hello" back and then the end: whoever has been a client itself answers in accept, so that
+ * nothing accepted is unused.
+ */
+pid_t start_client(int listener);
+
 /* What the library refuses, or leaves to TCP: for a program under smc_run alone. */
 void test_apart(void);
+void test_spawn(void);
 
-/* Programs for these: one that another one execs, one that passes its listener, and the one that takes it. */
+/* Programs for these: those that another one starts, one that passes its listener, and the one that takes it. */
 int inherited(int fd);
+int echo(int fd);
+int ended(int fd);
 int hand_over(void);
 int serve_taken(int over);
 
