@@ -73,6 +73,14 @@ static uint32_t mark(int fd, const struct device *d, bool *tcp)
 	}
 }
 
+static bool has_limit(int fd)
+{
+	struct timeval limit = { 0 };
+	socklen_t size = sizeof(limit);
+
+	return real()->getsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, &size) == 0 && (limit.tv_sec != 0 || limit.tv_usec != 0);
+}
+
 static bool blocks(int fd)
 {
 	int flags = real()->fcntl(fd, F_GETFL);
@@ -319,7 +327,7 @@ static int wait_for_client(int fd)
 		int n;
 
 		link_sweep();
-		if (!link_busy() || !blocks(fd))
+		if (!link_busy() || !blocks(fd) || has_limit(fd)) /* the kernel keeps the limit */
 			return 1;
 		n = real()->poll(&in, 1, 1000);
 		if (n > 0 || (n < 0 && (errno != EINTR || signal_interrupts())))

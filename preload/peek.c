@@ -47,7 +47,8 @@ int io_wait_for_more(struct sock *s, int fd, size_t have, int64_t deadline)
 	stream_settle_cursor(&s->stream);
 	wait_enter(s, READER);
 	while ((result = look(s, have, deadline, &now)) > 0) {
-		if (sleep_on_bell(s, fd, have, now + WAIT_TICK_NS < deadline ? now + WAIT_TICK_NS : deadline) == EINTR && signal_interrupts()) {
+		if (sleep_on_bell(s, fd, have, now + WAIT_TICK_NS < deadline ? now + WAIT_TICK_NS : deadline) == EINTR &&
+		    (deadline != FOREVER || signal_interrupts())) {
 			result = -EINTR;
 			break;
 		}

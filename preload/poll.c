@@ -242,7 +242,8 @@ static int wait_one(struct request *r)
 		return 0;
 	if (stream_ready(&s->stream) & wanted(&r->fds[0]) || now_ns() >= r->deadline)
 		return 0;
-	return wait_side(s, r->fds[0].fd, want == POLLIN ? READER : WRITER, r->deadline);
+	/* Like a wait with a limit, and unlike a read, poll is never resumed after a signal. */
+	return wait_side(s, r->fds[0].fd, want == POLLIN ? READER : WRITER, r->deadline < FOREVER ? r->deadline : FOREVER - 1);
 }
 
 static bool any_moves(const struct pollfd *fds, nfds_t n)

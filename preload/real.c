@@ -8,23 +8,24 @@
 #include <unistd.h>
 
 #include "real.h"
+#include "syscall.h"
 
 struct real real_functions;
 
 /* Older C libraries lack some; programs that use these do not run there, but the library must not crash on asking. */
 static int no_close_range(unsigned int first, unsigned int last, int flags)
 {
-	return (int)syscall(SYS_close_range, first, last, flags);
+	return (int)kernel_call(SYS_close_range, (long[6]){ first, last, flags });
 }
 
 static int no_epoll_pwait2(int fd, struct epoll_event *events, int n, const struct timespec *timeout, const sigset_t *mask)
 {
-	return (int)syscall(SYS_epoll_pwait2, fd, events, n, timeout, mask, sizeof(unsigned long));
+	return (int)kernel_call(SYS_epoll_pwait2, (long[6]){ fd, (long)events, n, (long)timeout, (long)mask, sizeof(unsigned long) });
 }
 
 static int no_execveat(int fd, const char *path, char *const arguments[], char *const environment[], int flags)
 {
-	return (int)syscall(SYS_execveat, fd, path, arguments, environment, flags);
+	return (int)kernel_call(SYS_execveat, (long[6]){ fd, (long)path, (long)arguments, (long)environment, flags });
 }
 
 /* dlsym returns an object pointer for a function: they have one size wherever there is dlsym. */

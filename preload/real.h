@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <spawn.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
@@ -93,10 +94,15 @@ void real_find(void);
 /* pthread_atfork. */
 void real_at_fork(void (*before)(void), void (*in_parent)(void), void (*in_child)(void));
 
+static inline bool real_found(void)
+{
+	return real_functions._exit != NULL;
+}
+
 /* A constructor of another library can call before this one's has run. */
 static inline const struct real *real(void)
 {
-	if (__builtin_expect(real_functions._exit == NULL, 0))
+	if (__builtin_expect(!real_found(), 0))
 		real_find();
 	return &real_functions;
 }

@@ -159,7 +159,7 @@ int wait_side(struct sock *s, int fd, enum side side, int64_t deadline)
 		err = s->stream.separated ? sleep_on_bell(s, fd, side, &left) : sleep_on_futex(s, side, &left);
 		if (!one_cpu)
 			spin_slept(&s->spinning, now_ns() - now);
-		if (err == EINTR && signal_interrupts()) {
+		if (err == EINTR && (deadline != FOREVER || signal_interrupts())) { /* as with TCP, a limited wait is not resumed */
 			result = -EINTR;
 			break;
 		}

@@ -366,8 +366,8 @@ short stream_ready(struct stream *s)
 		ready |= POLLOUT | POLLWRNORM;
 	if (read_stop > 0)
 		ready |= POLLERR;
-	if (read_stop != 0 && write_stop != 0)
-		ready |= POLLHUP;
+	if (read_stop > 0 || (read_stop != 0 && atomic_load(&st->done_writing)))
+		ready |= POLLHUP; /* as TCP: not for a peer's close alone, which leaves bytes to be read */
 	return ready;
 }
 

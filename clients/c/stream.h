@@ -53,6 +53,7 @@ struct stream_state {
 	bool peer_met;
 
 	_Atomic int read_stop, write_stop; /* smc_read_stop and smc_write_stop, or the fault */
+	_Atomic bool done_writing;         /* this side has ended its own direction */
 	_Atomic uint64_t bytes_read;
 };
 

@@ -18,6 +18,7 @@ static void changed(struct stream *s)
 
 	atomic_store(&st->read_stop, fault != 0 ? fault : smc_read_stop(&st->machine));
 	atomic_store(&st->write_stop, fault != 0 ? fault : smc_write_stop(&st->machine));
+	atomic_store(&st->done_writing, (st->machine.tx & (ISMFS_PEER_DONE_WRITING | ANY_CLOSE)) != 0);
 }
 
 /* The flags that a step of the machine has added. Under lock. */

@@ -4,8 +4,10 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/aio_abi.h>
 #include <netinet/in.h>
 #include <stdio.h>
+#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -164,12 +166,16 @@ static void rings(void)
 static void slipped(void)
 {
 	struct pair p = pair_open();
+	struct iocb write = { .aio_lio_opcode = IOCB_CMD_PWRITE, .aio_fildes = (__u32)p.client, .aio_buf = (__u64)(uintptr_t)"slip", .aio_nbytes = 4 };
+	struct iocb *writes[] = { &write };
+	aio_context_t context = 0;
 	char b[8];
 
-	check(syscall(SYS_write, p.client, "slip", 4) == 4);
+	check(syscall(SYS_io_setup, 1, &context) == 0 && syscall(SYS_io_submit, context, 1, writes) == 1);
 	check(read(p.server, b, sizeof(b)) == -1 && errno == EPROTO);
 	check(read(p.server, b, sizeof(b)) <= 0 && send(p.server, "x", 1, MSG_NOSIGNAL) == -1);
 	check(read(p.client, b, sizeof(b)) <= 0);
+	check(syscall(SYS_io_destroy, context) == 0);
 	pair_close(p);
 }
 

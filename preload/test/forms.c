@@ -8,7 +8,9 @@
 #include <pthread.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
@@ -175,8 +177,30 @@ static void checked(void)
 	pair_close(p);
 }
 
+/* By their numbers: what is closed so is no connection any more when a file gets the descriptor. */
+static void by_number(void)
+{
+	struct pair p = pair_open();
+	int file, other = (int)syscall(SYS_dup, p.client);
+	char b[6] = "";
+
+	check(wrote(syscall(SYS_write, p.client, "first", 5)) == 5);
+	check(syscall(SYS_read, p.server, b, 5L) == 5 && memcmp(b, "first", 5) == 0);
+	check(syscall(SYS_close, p.client) == 0);
+	file = memfd_create("file", MFD_CLOEXEC);
+	check(file == p.client);
+	check(write(file, "secret", 6) == 6 && lseek(file, 0, SEEK_END) == 6);
+	check(recv(p.server, b, 1, MSG_DONTWAIT) == -1 && errno == EAGAIN);
+	write_all(other, "last", 4);
+	read_all(p.server, b, 4);
+	check(syscall(SYS_close_range, (long)other, (long)other, 0L) == 0);
+	check(read(p.server, b, 1) == 0);
+	check(close(file) == 0 && close(p.server) == 0);
+}
+
 void test_forms(void)
 {
+	RUN(by_number);
 	RUN(checked);
 	RUN(without_place);
 	RUN(several_messages);

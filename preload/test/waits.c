@@ -9,6 +9,7 @@
 #include <sys/epoll.h>
 #include <sys/select.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <unistd.h>
 
 #include "check.h"
@@ -184,6 +185,26 @@ static void hung_up(void)
 	pair_close(p);
 }
 
+/* A peer that has closed has not hung up on who has bytes to read. */
+static void closed_with_bytes(void)
+{
+	struct pair p = pair_open();
+	int set = set_of(p.server, EPOLLIN | EPOLLRDHUP);
+	struct pollfd in = { .fd = p.server, .events = POLLIN | POLLRDHUP };
+	char b[4];
+
+	write_all(p.client, "last", 4);
+	check(close(p.client) == 0);
+	check(shown(set) == (EPOLLIN | EPOLLRDHUP));
+	check(poll(&in, 1, 5000) == 1 && in.revents == (POLLIN | POLLRDHUP));
+	read_all(p.server, b, 4);
+	check(read(p.server, b, 1) == 0);
+	check(shown(set) == (EPOLLIN | EPOLLRDHUP));
+	check(shutdown(p.server, SHUT_WR) == 0);
+	check(shown(set) == (EPOLLIN | EPOLLRDHUP | EPOLLHUP));
+	check(close(set) == 0 && close(p.server) == 0);
+}
+
 static void reset(void)
 {
 	struct pair p = pair_open();
@@ -195,6 +216,57 @@ static void reset(void)
 	check(shown(set) == (EPOLLIN | EPOLLRDHUP | EPOLLERR | EPOLLHUP));
 	check(read(p.server, &b, 1) == -1 && errno == ECONNRESET);
 	check(close(set) == 0 && close(p.server) == 0);
+}
+
+/* ---- SA_RESTART: the kernel resumes reads without a limit, and nothing else ---- */
+
+static void signal_soon(void)
+{
+	struct itimerval soon = { .it_value = { 0, 50000 } };
+
+	check(setitimer(ITIMER_REAL, &soon, NULL) == 0);
+}
+
+static void resumed(void)
+{
+	struct sigaction action = { .sa_handler = count_signal, .sa_flags = SA_RESTART }, old;
+	struct pair p = pair_open();
+	struct pollfd in = { .fd = p.server, .events = POLLIN };
+	pthread_t writer;
+	fd_set set;
+	char b;
+
+	check(sigaction(SIGALRM, &action, &old) == 0);
+	signals = 0;
+	check(pthread_create(&writer, NULL, write_soon, &p.client) == 0);
+	signal_soon();
+	check(read(p.server, &b, 1) == 1 && signals == 1);
+	check(pthread_join(writer, NULL) == 0);
+	signal_soon();
+	check(poll(&in, 1, -1) == -1 && errno == EINTR);
+	FD_ZERO(&set);
+	FD_SET(p.server, &set);
+	signal_soon();
+	check(select(p.server + 1, &set, NULL, NULL, NULL) == -1 && errno == EINTR);
+	check(setsockopt(p.server, SOL_SOCKET, SO_RCVTIMEO, &(struct timeval){ 5, 0 }, sizeof(struct timeval)) == 0);
+	signal_soon();
+	check(read(p.server, &b, 1) == -1 && errno == EINTR && signals == 4);
+	check(sigaction(SIGALRM, &old, NULL) == 0);
+	pair_close(p);
+}
+
+/* ---- accept with a limit, while other connections are there ---- */
+
+static void accept_limited(void)
+{
+	struct pair p = pair_open();
+	struct timeval limit = { 0, 100000 };
+	int listener = listen_any();
+
+	check(setsockopt(listener, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)) == 0);
+	check(accept(listener, NULL, NULL) == -1 && errno == EAGAIN);
+	check(close(listener) == 0);
+	pair_close(p);
 }
 
 /* ---- close while another thread waits ---- */
@@ -279,7 +351,10 @@ void test_waits(void)
 	RUN(masked_epoll);
 	RUN(select_sleeps);
 	RUN(hung_up);
+	RUN(closed_with_bytes);
 	RUN(reset);
+	RUN(resumed);
+	RUN(accept_limited);
 	RUN(closed_under_a_reader);
 	RUN(closed_under_poll);
 	RUN(closed_under_epoll);
