@@ -69,6 +69,16 @@ static void hold(struct sock *s, int fd)
 	if (!child_expected)
 		expect_child();
 	holders_expect(s, child);
+	lock_take(&s->listing);
+}
+
+static void let_go(struct sock *s, int fd)
+{
+	(void)fd;
+	if (s->forks != forks)
+		return;
+	s->forks = 0;
+	lock_release(&s->listing);
 }
 
 /* Other threads of the parent's may have held locks and references. */
@@ -116,13 +126,16 @@ static void before_fork(void)
 	lock_take(&link_lock);
 	lock_take(&device_lock);
 	lock_take(&free_lock);
+	epoll_before_fork();
 }
 
 static void in_parent(void)
 {
+	epoll_in_parent();
 	lock_release(&free_lock);
 	lock_release(&device_lock);
 	lock_release(&link_lock);
+	each_socket(let_go);
 	lock_release(&ends_lock);
 }
 

@@ -77,7 +77,7 @@ struct sock {
 	int tcp;             /* a copy of the descriptor, once TCP is shut down; -1: none */
 	bool held;           /* this process is one of the holders */
 	unsigned int place;  /* under this place */
-	uint32_t forks;      /* the last fork that has counted its child */
+	uint32_t forks;      /* the fork under way that has counted its child */
 	struct sock *next_free;
 };
 
