@@ -152,6 +152,7 @@ static void in_child(void)
 	renew_all();
 }
 
+/* One that fails has counted a child all the same. */
 EXPORT pid_t fork(void)
 {
 	pid_t pid = real()->fork();

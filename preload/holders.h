@@ -41,8 +41,8 @@ bool holders_close(struct sock *s);
 /* Whether nobody lives who will close: asked by a process that has closed without being the last. */
 bool holders_deserted(struct shared *sh);
 
-/* This process has done with it, as the last one perhaps. */
-void holders_leave(struct shared *sh, unsigned int place, bool last_end);
+/* This process has done with it. end: it still counts as one. */
+void holders_leave(struct shared *sh, unsigned int place, bool end);
 
 /* Takes away the parts of all who are dead. */
 void holders_bury(struct sock *s, int fd);

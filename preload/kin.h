@@ -22,7 +22,7 @@ unsigned int kin_expect(void);
 void kin_come(unsigned int place);
 void kin_missed(unsigned int place);
 
-/* In doubt it does. */
+/* In doubt it does: also a child that was killed before it had its lock. */
 bool kin_lives(unsigned int place);
 
 /* So many sockets more name the place: nobody else gets it as long as there is one. */
