@@ -203,7 +203,7 @@ static void forked_beside_epoll(void)
 
 	over = 0;
 	check(set >= 0 && pthread_create(&other, NULL, add_and_delete, &set) == 0);
-	for (int i = 0; i < 100; i++) {
+	for (int i = 0; i < 1000; i++) {
 		pid_t child = fork();
 
 		check(child >= 0);
