@@ -192,14 +192,10 @@ EXPORT int connect(int fd, const struct sockaddr *to, socklen_t size)
 
 /* ---- listen ---- */
 
-/* Mark a listener for the device that there is now; describe it there. */
-static void join(struct sock *s, int fd)
+static void join_device(struct sock *s, int fd, struct device *d)
 {
-	struct device *d = device_current();
 	int err;
 
-	if (d == NULL || (d == s->device && s->shared->slot != 0))
-		return;
 	s->device = d;
 	s->shared->slot = 0;
 	err = smcopt_mark(fd, d);
@@ -207,6 +203,19 @@ static void join(struct sock *s, int fd)
 		s->shared->awaits = CLC_PROPOSAL; /* connections may have been promised SMC */
 	sock_describe(s, fd);
 	debug("listening on fd %d%s", fd, err == 0 ? "" : ": not marked, plain TCP only");
+}
+
+/* Mark a listener for the device that there is now; describe it there. Several threads can accept from it. */
+static void join(struct sock *s, int fd)
+{
+	struct device *d = device_current();
+
+	if (d == NULL)
+		return;
+	lock_take(&s->shared->handshake);
+	if (d != s->device || s->shared->slot == 0)
+		join_device(s, fd, d);
+	lock_release(&s->shared->handshake);
 }
 
 static struct sock *listener_new(int fd)

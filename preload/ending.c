@@ -4,19 +4,21 @@
 #include <errno.h>
 #include <stdlib.h>
 
-#include "arena.h"
 #include "ending.h"
 #include "group.h"
 #include "real.h"
 #include "sock.h"
 #include "table.h"
 
-/* A connection that this process has closed, and the peer, or processes that have it by fork, perhaps not. */
+/* What this process has closed, and the peer, or processes that have it by fork, perhaps not. */
 struct ending {
 	struct ending *next;
-	struct link link;
+	struct link link; /* without a group: what is left is the line in conns */
 	struct stream stream;
 	struct shared *shared;
+	struct device *device;
+	unsigned int place; /* under which it is held */
+	bool last;
 	int tcp; /* shut down by this side, -1: not by this process */
 	int64_t until;
 	bool limited; /* one side was seen to have closed when until was set */
@@ -26,12 +28,6 @@ static atomic_bool has_endings; /* for who looks without the lock */
 
 /* How long the end of one side waits for the other's (tcp_fin_timeout, for the same state of TCP). */
 static const int64_t close_ns = INT64_C(60000000000);
-
-static void leave_shared(struct shared *sh)
-{
-	if (atomic_fetch_sub(&sh->holders, 1) == 1)
-		arena_free(sh);
-}
 
 /* The peer's end of TCP: EOF is a FIN. */
 static enum stream_end end_of_tcp(int fd)
@@ -83,22 +79,48 @@ static bool waits(struct ending *e, enum stream_end end, int64_t now)
 	return true;
 }
 
+/* The DMBs, which go to the next connection if all has ended in order. */
+static void finish_link(struct ending *e, bool deserted, int64_t now)
+{
+	enum stream_end end = stream_end_of(&e->stream), fin = end == STREAM_OVER ? fin_of(e) : end;
+
+	if (!deserted && waits(e, fin, now))
+		return;
+	if (fin == STREAM_OVER)
+		stream_reset_own(&e->stream);
+	link_finish(&e->link, fin == STREAM_OVER, end == STREAM_OVER); /* before its FIN the peer may have part of the own ring lent */
+	e->link.group = NULL;
+	hidden_close(e->tcp);
+}
+
+/* Those that have it by fork may be killed, and the last one cannot say its last word. Each look is a system call. */
+static bool may_look(int64_t now)
+{
+	static int64_t looked;
+
+	if (now - looked < INT64_C(1000000000))
+		return false;
+	looked = now;
+	return true;
+}
+
 void endings_sweep(int64_t now)
 {
+	bool look = endings != NULL && may_look(now);
+
 	for (struct ending **at = &endings; *at != NULL;) {
 		struct ending *e = *at;
-		enum stream_end end = stream_end_of(&e->stream), fin = end == STREAM_OVER ? fin_of(e) : end;
+		bool deserted = look && !e->last && holders_deserted(e->shared);
 
-		if (waits(e, fin, now)) {
+		if (e->link.group != NULL)
+			finish_link(e, deserted && !atomic_load(&e->shared->stream.finished), now);
+		if (e->link.group != NULL || !(e->last || deserted)) {
 			at = &e->next;
 			continue;
 		}
 		*at = e->next;
-		if (fin == STREAM_OVER)
-			stream_reset_own(&e->stream);
-		link_finish(&e->link, fin == STREAM_OVER, end == STREAM_OVER); /* before its FIN the peer may have part of the own ring lent */
-		hidden_close(e->tcp);
-		leave_shared(e->shared);
+		shared_undescribe(e->shared, e->device);
+		holders_leave(e->shared, e->place, e->last);
 		free(e);
 	}
 	atomic_store(&has_endings, endings != NULL);
@@ -141,7 +163,10 @@ void link_end(struct sock *s)
 	lock_take(&link_lock);
 	e = g->inherited ? NULL : calloc(1, sizeof(*e));
 	if (e != NULL) {
-		*e = (struct ending){ endings, *l, s->stream, s->shared, s->tcp, now_ns() + close_ns, s->last };
+		*e = (struct ending){
+			.next = endings, .link = *l, .stream = s->stream, .shared = s->shared, .device = s->device, .place = s->place,
+			.last = s->last, .tcp = s->tcp, .until = now_ns() + close_ns, .limited = s->last,
+		};
 		endings = e;
 		atomic_store(&has_endings, true);
 		endings_sweep(now_ns());
@@ -149,7 +174,27 @@ void link_end(struct sock *s)
 		hidden_close(s->tcp);
 		link_finish(l, false, false);
 		if (s->held)
-			leave_shared(s->shared);
+			holders_leave(s->shared, s->place, s->last);
 	}
 	lock_release(&link_lock);
+}
+
+/* A line in the block of another process is that one's. */
+bool link_left(const struct sock *s)
+{
+	const struct shared *sh = s->shared;
+	struct ending *e;
+
+	if (s->device == NULL || s->device->process != getpid() || sh->slot == 0 || sh->described != getpid())
+		return false;
+	e = calloc(1, sizeof(*e));
+	if (e == NULL)
+		return false;
+	*e = (struct ending){ .shared = s->shared, .device = s->device, .place = s->place, .tcp = -1 };
+	lock_take(&link_lock);
+	e->next = endings;
+	endings = e;
+	atomic_store(&has_endings, true);
+	lock_release(&link_lock);
+	return true;
 }

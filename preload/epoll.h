@@ -35,6 +35,12 @@ void epoll_nested(int fd);
 /* Whether anything is kept of a descriptor: it is a set, or in one. */
 bool epoll_knows(int fd);
 
+/*
+ * Around a fork, so that the child finds the sets whole: other threads are in the middle of none, nor of what is under a socket's listing,
+ * which is taken before.
+ */
+void epoll_before_fork(void);
+void epoll_in_parent(void);
 void epoll_forked(void);
 /* In a child of fork: how many references a socket's registrations have. */
 unsigned int items_forked(struct sock *s);

@@ -12,6 +12,7 @@
 
 static struct set *_Atomic sets[TABLE_SIZE];
 static struct lock sets_lock;
+static int sets_end; /* one past the highest that there was; under the lock */
 
 struct registration registered[TABLE_SIZE];
 
@@ -98,6 +99,8 @@ struct set *set_make(int epfd)
 			set->refs = 1;
 			atomic_store(&any_set, true);
 			atomic_store_explicit(&sets[epfd], set, memory_order_release);
+			if (epfd >= sets_end)
+				sets_end = epfd + 1;
 			outside = atomic_load(&registered[epfd].epfd) != 0;
 		}
 	}
@@ -182,8 +185,38 @@ bool epoll_knows(int fd)
 	return atomic_load_explicit(&registered[fd].epfd, memory_order_relaxed) != 0 || atomic_load_explicit(&sets[fd], memory_order_relaxed) != NULL;
 }
 
+/* ---- fork ---- */
+
+static void each_lock(void (*f)(struct lock *l))
+{
+	for (int fd = 0; fd < sets_end; fd++) {
+		struct set *set = atomic_load(&sets[fd]);
+
+		if (set != NULL)
+			f(&set->lock);
+	}
+}
+
+void epoll_before_fork(void)
+{
+	lock_take(&sets_lock);
+	each_lock(lock_take);
+}
+
+void epoll_in_parent(void)
+{
+	each_lock(lock_release);
+	lock_release(&sets_lock);
+}
+
+static void renew(struct lock *l)
+{
+	l->word = 0;
+}
+
 /* The kernel's set is shared with the parent, and what is in it speaks of the parent's items. */
 void epoll_forked(void)
 {
+	each_lock(renew);
 	sets_lock.word = 0;
 }

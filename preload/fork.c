@@ -26,7 +26,6 @@
 #include "spin.h"
 
 static pid_t process;
-static bool is_child; /* of a fork, with connections that its parent had */
 
 bool process_is_ours(void)
 {
@@ -46,23 +45,41 @@ static void each_socket(void (*f)(struct sock *s, int fd))
 	}
 }
 
-static void hold(struct sock *s, int fd)
-{
-	bool joined = s->joined;
+static uint32_t forks; /* under ends_lock */
 
-	(void)fd;
-	if (s->counted)
-		return;
-	atomic_fetch_add(&s->shared->holders, 1);
-	if (joined)
-		atomic_fetch_add(&s->shared->ends, 1);
-	s->counted = joined ? COUNTED_END : COUNTED_HOLDER;
+/* The child's place among its kin, which needs one only if there are sockets. */
+static _Thread_local unsigned int child;
+static _Thread_local bool child_expected;
+
+static void expect_child(void)
+{
+	child = kin_expect();
+	if (child == 0) {
+		each_socket(holders_bury);
+		child = kin_expect();
+	}
+	child_expected = true;
 }
 
-static void uncount(struct sock *s, int fd)
+static void hold(struct sock *s, int fd)
 {
 	(void)fd;
-	s->counted = 0;
+	if (s->forks == forks)
+		return;
+	s->forks = forks;
+	if (!child_expected)
+		expect_child();
+	holders_expect(s, child);
+	lock_take(&s->listing);
+}
+
+static void let_go(struct sock *s, int fd)
+{
+	(void)fd;
+	if (s->forks != forks)
+		return;
+	s->forks = 0;
+	lock_release(&s->listing);
 }
 
 /* Other threads of the parent's may have held locks and references. */
@@ -70,9 +87,8 @@ static void renew(struct sock *s)
 {
 	s->listing.word = s->watching.word = 0;
 	s->waiters[READER] = s->waiters[WRITER] = 0;
-	s->held = s->counted != 0;
-	s->joined = s->counted == COUNTED_END;
-	s->counted = 0;
+	s->held = s->forks == forks;
+	s->place = child;
 	s->fds = s->refs = 0;
 	if (s->link.group != NULL && s->link.group->page != NULL && page_forked(s->link.group->page, s->link.own_bit, s))
 		s->refs++;
@@ -104,18 +120,23 @@ static void renew_all(void)
 static void before_fork(void)
 {
 	lock_take(&ends_lock);
+	forks++;
+	child = 0;
+	child_expected = false;
 	each_socket(hold);
 	lock_take(&link_lock);
 	lock_take(&device_lock);
 	lock_take(&free_lock);
+	epoll_before_fork();
 }
 
 static void in_parent(void)
 {
+	epoll_in_parent();
 	lock_release(&free_lock);
 	lock_release(&device_lock);
 	lock_release(&link_lock);
-	each_socket(uncount);
+	each_socket(let_go);
 	lock_release(&ends_lock);
 }
 
@@ -123,7 +144,7 @@ static void in_child(void)
 {
 	lock_forget_thread();
 	process = getpid();
-	is_child = true;
+	kin_come(child);
 	free_lock.word = device_lock.word = link_lock.word = ends_lock.word = 0;
 	device_forked();
 	link_forked();
@@ -132,13 +153,24 @@ static void in_child(void)
 	renew_all();
 }
 
+/* One that fails has counted a child all the same. */
+EXPORT pid_t fork(void)
+{
+	pid_t pid = real()->fork();
+
+	if (pid < 0)
+		kin_missed(child);
+	return pid;
+}
+
 /*
  * ---- exec ----
  *
  * The new program knows nothing of what its descriptors were. A connection that it would inherit and that nobody has answered yet becomes
  * TCP: a server that forks and runs a program for each client works so. One whose bytes do not go through TCP is made a
  * socket that is shut down in both directions: reads give the end, writes EPIPE. What cannot be replaced, since there are too many or no
- * descriptors are left, is closed by the exec (and stays marked so if that fails). And this process has its connections no more.
+ * descriptors are left, is closed by the exec (and stays marked so if that fails). And this process has its connections no more, as its kin
+ * see by its lock (kin.h).
  */
 
 enum { MOST_REPLACED = 256 };
@@ -149,7 +181,6 @@ struct exec_state {
 		int fd, saved;
 	} replaced[MOST_REPLACED];
 	int n;
-	bool given_up;
 };
 
 static bool replace(struct exec_state *e, int fd)
@@ -177,49 +208,19 @@ static void disguise(struct exec_state *e, int fd)
 		(void)real()->fcntl(fd, F_SETFD, FD_CLOEXEC);
 }
 
-/* Where others have it, they close. */
-static void give_up(struct sock *s)
-{
-	uint32_t ends;
-
-	if (s->counted || !s->held || atomic_load(&s->shared->holders) == 1)
-		return;
-	atomic_fetch_sub(&s->shared->holders, 1);
-	s->counted = COUNTED_HOLDER;
-	ends = atomic_load(&s->shared->ends);
-	while (s->joined && ends > 1 && !atomic_compare_exchange_weak(&s->shared->ends, &ends, ends - 1))
-		;
-	if (s->joined && ends > 1)
-		s->counted = COUNTED_END;
-}
-
 static void before_exec(struct exec_state *e)
 {
 	e->n = 0;
-	e->given_up = is_child && process_is_ours();
 	for (int fd = 0, end = table_end(); fd < end; fd++) {
 		struct sock *s = table_has(fd) ? table_get(fd, true) : NULL;
 		int kind = s != NULL ? sock_kind(s) : 0;
 
 		if (kind == SOCK_SMC || kind == SOCK_ELSEWHERE || (kind == SOCK_HANDSHAKE && inherit_stays(fd) && !handshake_refuse(s, fd)))
 			disguise(e, fd);
-		if (s == NULL)
-			continue;
-		if (e->given_up)
-			give_up(s);
-		sock_put(s);
+		if (s != NULL)
+			sock_put(s);
 	}
 	hidden_before_exec();
-}
-
-static void take_back(struct sock *s, int fd)
-{
-	(void)fd;
-	if (s->counted)
-		atomic_fetch_add(&s->shared->holders, 1);
-	if (s->counted == COUNTED_END)
-		atomic_fetch_add(&s->shared->ends, 1);
-	s->counted = 0;
 }
 
 static void after_failed_exec(struct exec_state *e)
@@ -231,8 +232,6 @@ static void after_failed_exec(struct exec_state *e)
 		(void)real()->dup2(e->replaced[e->n].saved, e->replaced[e->n].fd);
 		real()->close(e->replaced[e->n].saved);
 	}
-	if (e->given_up)
-		each_socket(take_back);
 	errno = saved;
 }
 

@@ -82,11 +82,8 @@ static void decline(struct sock *s, int fd, uint32_t code)
 static void begin_stream(struct sock *s, int fd)
 {
 	lock_take(&ends_lock);
-	if (!s->ended && link_open(&s->link, s->device, s) == 0) {
-		atomic_store(&s->shared->ends, 1);
-		s->joined = true;
-		atomic_store_explicit(&s->shared->kind, SOCK_SMC, memory_order_release);
-	}
+	if (!s->ended && link_open(&s->link, s->device, s) == 0)
+		holders_claim(s);
 	lock_release(&ends_lock);
 	if (sock_kind(s) != SOCK_SMC) {
 		link_abandon(&s->link, false);

@@ -56,6 +56,9 @@ void link_shut(struct sock *s, int fd);
  */
 void link_end(struct sock *s);
 
+/* Of another socket that this process closes before others do: whether this one keeps it, to take its line out of conns at the end. */
+bool link_left(const struct sock *s);
+
 /* Looks after what waits for its end, idle groups and lost peers. now: in ns. */
 void link_sweep(void);
 /* Whether there is anything to look after. */

@@ -63,11 +63,10 @@ struct sock *sock_new(enum kind kind, bool client)
 	s->last = false;
 	s->tcp = -1;
 	s->held = true;
-	s->joined = false;
-	s->counted = 0;
+	s->forks = 0;
 	s->waiters[READER] = s->waiters[WRITER] = 0;
 	s->spinning = (struct spinning){ 0 };
-	atomic_store(&sh->holders, 1);
+	holders_begin(s);
 	atomic_store(&sh->receive_limit, -1);
 	atomic_store(&sh->send_limit, -1);
 	sh->client = client;
@@ -77,11 +76,11 @@ struct sock *sock_new(enum kind kind, bool client)
 	return s;
 }
 
-static void forget_slot(struct sock *s)
+void shared_undescribe(struct shared *sh, const struct device *d)
 {
-	if (s->device != NULL && s->shared->slot != 0 && s->shared->described == s->device->process)
-		slot_free(s->device->procs, s->shared->slot);
-	s->shared->slot = 0;
+	if (d != NULL && sh->slot != 0 && sh->described == d->process)
+		slot_free(d->procs, sh->slot);
+	sh->slot = 0;
 }
 
 static void give_back(struct sock *s)
@@ -92,10 +91,10 @@ static void give_back(struct sock *s)
 	}
 	if (s->link.group != NULL) /* a handshake, perhaps one that only the parent has gone on with */
 		link_abandon(&s->link, false);
-	if (s->held && atomic_fetch_sub(&s->shared->holders, 1) == 1) {
-		forget_slot(s);
-		arena_free(s->shared);
-	}
+	if (s->last)
+		shared_undescribe(s->shared, s->device);
+	if (s->held && (s->last || !link_left(s)))
+		holders_leave(s->shared, s->place, s->last);
 }
 
 void sock_put(struct sock *s)
@@ -223,7 +222,7 @@ static struct sock *take_out(int fd, bool *ended)
 	lock_take(&ends_lock);
 	s = table_take(fd);
 	if (s != NULL && atomic_fetch_sub(&s->fds, 1) == 1) {
-		s->last = s->joined && atomic_fetch_sub(&s->shared->ends, 1) == 1;
+		s->last = holders_close(s);
 		s->ended = *ended = true;
 	}
 	lock_release(&ends_lock);
@@ -236,14 +235,14 @@ static void release(struct sock *s, int fd)
 	struct shared *sh = s->shared;
 	int kind = sock_kind(s);
 
-	if (kind == SOCK_LISTENER && sh->passed && atomic_load(&sh->holders) == 1)
+	if (kind == SOCK_LISTENER && sh->passed && s->last)
 		(void)smcopt_unmark(fd); /* who takes the next client may know nothing of SMC */
-	if (kind == SOCK_HANDSHAKE && atomic_load(&sh->holders) == 1)
+	if (kind == SOCK_HANDSHAKE && s->last)
 		linger_zero(fd); /* the peer must not take what it has of the handshake for a connection */
 	if (kind != SOCK_SMC)
 		return;
 	if (s->last) {
-		forget_slot(s);
+		shared_undescribe(sh, s->device);
 		if (stream_close(&s->stream, atomic_load(&sh->linger_zero)))
 			linger_zero(fd);
 		else

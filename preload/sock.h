@@ -22,16 +22,16 @@
 
 #include "../clients/c/clc.h"
 #include "../clients/c/stream.h"
+#include "holders.h"
 #include "link.h"
 #include "spin.h"
 
 enum kind { SOCK_CONNECTING = 1, SOCK_HANDSHAKE, SOCK_SMC, SOCK_PLAIN, SOCK_FAILED, SOCK_LISTENER, SOCK_ELSEWHERE };
 
 struct shared {
-	_Atomic uint32_t used;    /* this place of the arena is taken */
-	_Atomic uint32_t holders; /* processes that have it, or look after its end */
-	_Atomic uint32_t ends;    /* those with a descriptor and the DMBs: the last one closes */
-	_Atomic int fin;          /* a FIN_…, where only the last one can tell */
+	_Atomic uint32_t used; /* this place of the arena is taken */
+	struct holders holders;
+	_Atomic int fin; /* a FIN_…, where only the last one can tell */
 	_Atomic int kind;
 	struct lock handshake; /* held by who carries it on; guards what follows up to stream */
 	bool client, kernel;   /* kernel: the peer is the kernel's SMC */
@@ -58,7 +58,6 @@ struct shared {
 
 struct item;
 
-enum { COUNTED_HOLDER = 1, COUNTED_END };
 enum { FIN_UNKNOWN, FIN_SEEN, FIN_NOT_SEEN }; /* the peer's, when this side had closed */
 
 struct sock {
@@ -76,11 +75,11 @@ struct sock {
 	struct spinning spinning;
 	_Atomic uint32_t heard; /* the device's word when the peer was last asked for */
 	_Atomic bool ended;  /* no descriptor is left */
-	bool last;           /* in no other process with the DMBs either */
+	bool last;           /* nor in another process that could close */
 	int tcp;             /* a copy of the descriptor, once TCP is shut down; -1: none */
 	bool held;           /* this process is one of the holders */
-	_Atomic bool joined; /* and of the ends */
-	uint8_t counted;     /* during a fork or an exec: as what */
+	unsigned int place;  /* under this place */
+	uint32_t forks;      /* the fork under way that has counted its child */
 	struct sock *next_free;
 };
 
@@ -100,8 +99,9 @@ void sock_put(struct sock *s);
 /* The socket's kind has been settled: the table, epoll sets and conns hear of it. */
 void sock_settled(struct sock *s, int fd);
 
-/* Write the description into conns. */
+/* Write the description into conns; take it out, if it stands in the block of this process or of its parent's. */
 void sock_describe(struct sock *s, int fd);
+void shared_undescribe(struct shared *sh, const struct device *d);
 
 /*
  * A descriptor goes; the caller closes it afterwards. The last one of the last process ends the connection. Returns false if nothing of

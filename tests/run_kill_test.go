@@ -149,8 +149,8 @@ func TestRunKillChild(t *testing.T) {
 			wantError(t, "Read of the end", err, io.EOF)
 			wantError(t, "Close", c.Close(), nil)
 		}
-		server.kill()
 		d.wantNoneTo(port)
+		server.kill()
 		peer.CloseIdle()
 		d.WantCount(0)
 	})

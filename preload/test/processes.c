@@ -8,6 +8,7 @@
 #include <spawn.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -179,6 +180,45 @@ static void closed_while_forking(void)
 	}
 }
 
+static _Atomic int over;
+
+static void *add_and_delete(void *set)
+{
+	struct pair p = pair_open();
+	struct epoll_event e = { .events = EPOLLIN };
+
+	while (!over)
+		check(epoll_ctl(*(int *)set, EPOLL_CTL_ADD, p.client, &e) == 0 && epoll_ctl(*(int *)set, EPOLL_CTL_DEL, p.client, NULL) == 0);
+	pair_close(p);
+	return NULL;
+}
+
+/* One thread is in the middle of a set while another one forks: the child can use the set. */
+static void forked_beside_epoll(void)
+{
+	struct pair p = pair_open();
+	struct epoll_event e = { .events = EPOLLIN };
+	int set = epoll_create1(EPOLL_CLOEXEC);
+	pthread_t other;
+
+	over = 0;
+	check(set >= 0 && pthread_create(&other, NULL, add_and_delete, &set) == 0);
+	for (int i = 0; i < 1000; i++) {
+		pid_t child = fork();
+
+		check(child >= 0);
+		if (child == 0) {
+			alarm(10);
+			check(epoll_ctl(set, EPOLL_CTL_ADD, p.client, &e) == 0 && epoll_ctl(set, EPOLL_CTL_DEL, p.client, NULL) == 0);
+			_exit(0);
+		}
+		wait_for(child);
+	}
+	over = 1;
+	check(pthread_join(other, NULL) == 0 && close(set) == 0);
+	pair_close(p);
+}
+
 /* A shared listener: each connection is one child's. */
 static void prefork(void)
 {
@@ -266,6 +306,7 @@ void test_processes(void)
 	RUN(both_talk);
 	RUN(left_to_child);
 	RUN(closed_while_forking);
+	RUN(forked_beside_epoll);
 	RUN(prefork);
 	RUN(forked_exec);
 	RUN(closed_all);

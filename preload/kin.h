@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Kin: a process and those that it has forked, as far as they can have sockets in common. Each has a place in a table that they share, and
+ * while it lives a lock on the byte of that number in the table's file. Such a lock (fcntl, F_SETLK) is the process's own: fork does not
+ * hand it on, and it goes when the process ends or execs, however that comes about. No process id is in it, which could be another's by
+ * now, and is another one in another namespace.
+ */
+#ifndef PRELOAD_KIN_H
+#define PRELOAD_KIN_H
+
+#include <stdbool.h>
+
+/* Places. 0 is nobody's: who finds none, or cannot lock, is counted and taken to live. */
+enum { KIN = 512 };
+
+/* This process's place. */
+unsigned int kin_self(void);
+
+/* Before a fork: a place for the child, and one for this process if it has none. 0: none could be had. Under ends_lock. */
+unsigned int kin_expect(void);
+/* In the child: it has come. Where there is no child: it never will. */
+void kin_come(unsigned int place);
+void kin_missed(unsigned int place);
+
+/* In doubt it does: also a child that was killed before it had its lock. */
+bool kin_lives(unsigned int place);
+
+/* So many sockets more name the place: nobody else gets it as long as there is one. */
+void kin_named(unsigned int place, int more);
+
+#endif
