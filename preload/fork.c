@@ -19,6 +19,7 @@
 #include "handshake.h"
 #include "io.h"
 #include "link.h"
+#include "poll_set.h"
 #include "real.h"
 #include "sock.h"
 #include "table.h"
@@ -129,6 +130,7 @@ static void in_child(void)
 	arena_forked();
 	epoll_forked();
 	renew_all();
+	poll_set_forked();
 }
 
 /*
