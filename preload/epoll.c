@@ -10,113 +10,6 @@
 #include "table.h"
 #include "wait.h"
 
-/* How long a sleep lasts while a handshake goes on; how long the kernel is not asked while connections are ready. */
-static const int64_t hurry_ns = INT64_C(100000000), unasked_ns = 50000;
-
-/* ---- what the kernel's set has to say ---- */
-
-
-static void take_event(struct set *set, enum mark mark, int fd)
-{
-	struct sock *s;
-
-	switch (mark) {
-	case MARK_KICK:
-		if (atomic_load(&set->nested))
-			hidden_drain(set->kick);
-		atomic_store(&set->kicked, false);
-		break;
-	case MARK_PAGE:
-		hidden_drain(fd);
-		break;
-	case MARK_TCP:
-	case MARK_BELL:
-		s = table_get(fd, false);
-		if (s == NULL)
-			break;
-		if (mark == MARK_BELL && sock_kind(s) == SOCK_SMC)
-			hidden_drain(s->stream.own_bell);
-		else if (handshake_drive(s, fd) && sock_kind(s) == SOCK_SMC)
-			sock_check(s, fd);
-		epoll_news(s);
-		sock_put(s);
-		break;
-	case MARK_NONE:
-		break;
-	}
-}
-
-/* Keeps the program's events, takes those of the library's own. */
-static int sort_out(struct set *set, struct epoll_event *events, int n)
-{
-	int kept = 0, fd;
-
-	for (int i = 0; i < n; i++) {
-		enum mark mark = mark_of(events[i].data.u64, &fd);
-
-		if (mark == MARK_NONE)
-			events[kept++] = events[i];
-		else if (set != NULL)
-			take_event(set, mark, fd);
-	}
-	return kept;
-}
-
-static int64_t tick_of(const struct set *set)
-{
-	return atomic_load(&set->settling) ? hurry_ns : WAIT_TICK_NS;
-}
-
-/* Under the set's lock. */
-static bool is_settling(const struct item *it)
-{
-	int kind = sock_kind(it->sock);
-
-	if (kind != SOCK_HANDSHAKE && kind != SOCK_CONNECTING)
-		return false;
-	atomic_store(&it->set->settling, true);
-	return true;
-}
-
-/* Once a second: handshakes that take too long, peers that have gone, what link groups keep. */
-static void tick(struct set *set)
-{
-	int64_t now = now_ns();
-
-	if (now - set->ticked < tick_of(set))
-		return;
-	set->ticked = now;
-	atomic_store(&set->settling, false);
-	link_sweep();
-	lock_take(&set->lock);
-	for (struct item *it = set->items; it != NULL; it = it->after)
-		if (is_settling(it) || (sock_kind(it->sock) == SOCK_SMC && atomic_load(procs_word(it->sock->stream.procs)) != it->sock->heard))
-			it->due = true;
-	lock_release(&set->lock);
-	for (bool any = true; any;) {
-		struct sock *s = NULL;
-		int fd = -1;
-
-		any = false;
-		lock_take(&set->lock);
-		for (struct item *it = set->items; it != NULL && !any; it = it->after)
-			if (it->due) {
-				it->due = false;
-				any = true;
-				s = it->sock;
-				fd = it->fd;
-				atomic_fetch_add(&s->refs, 1);
-			}
-		lock_release(&set->lock);
-		if (s == NULL)
-			break;
-		if (handshake_drive(s, fd) && sock_kind(s) == SOCK_SMC)
-			sock_check(s, fd);
-		epoll_news(s);
-		sock_put(s);
-	}
-}
-
 /* ---- waiting ---- */
 
 struct request {
@@ -134,42 +27,6 @@ static int ask_kernel(const struct request *r, int have, int64_t until)
 	return real()->epoll_pwait2(r->epfd, r->events + have, r->most - have, until == FOREVER ? NULL : &left, r->mask);
 }
 
-/* The pages that a thread has announced a sleep on. What comes to the set meanwhile kicks it. */
-struct rest {
-	struct own_page *pages[MOST_PAGES];
-	bool deputy[MOST_PAGES];
-	unsigned int n;
-};
-
-/* Returns until when to sleep. */
-static int64_t announce_sleep(struct set *set, struct rest *rest, int64_t until)
-{
-	bool any = false;
-
-	for (rest->n = 0; rest->n < MOST_PAGES; rest->n++) {
-		bool *deputy = &rest->deputy[rest->n];
-
-		rest->pages[rest->n] = set_sleep(set, rest->n, deputy);
-		if (rest->pages[rest->n] == NULL)
-			break;
-		any = any || *deputy;
-	}
-	if (any && until > now_ns() + PAGE_DEPUTY_NS)
-		return now_ns() + PAGE_DEPUTY_NS;
-	return until;
-}
-
-static void take_back_sleep(struct set *set, struct rest *rest)
-{
-	set_at_hand = set;
-	while (rest->n-- > 0) {
-		page_awake(rest->pages[rest->n], rest->deputy[rest->n]);
-		page_look(rest->pages[rest->n]);
-		page_put(rest->pages[rest->n]);
-	}
-	set_at_hand = NULL;
-}
-
 /* Sleep in the kernel unless there is something after all. Returns what epoll_wait does. */
 static int sleep_in(struct set *set, const struct request *r, int64_t until)
 {
@@ -178,15 +35,9 @@ static int sleep_in(struct set *set, const struct request *r, int64_t until)
 
 	if (until <= now_ns())
 		return ask_kernel(r, 0, 0);
-	atomic_store(&set->kicked, false);
-	atomic_fetch_add(&set->sleeping, 1);
-	until = announce_sleep(set, &rest, until);
-	set_look(set);
-	k = ask_kernel(r, 0, set_has_candidates(set) ? 0 : until);
+	k = ask_kernel(r, 0, set_lie_down(set, &rest, until));
 	saved = errno;
-	atomic_fetch_sub(&set->sleeping, 1);
-	atomic_store(&set->kicked, false);
-	take_back_sleep(set, &rest);
+	set_get_up(set, &rest);
 	errno = saved;
 	return k;
 }
@@ -201,14 +52,14 @@ static int wait_awhile(struct set *set, const struct request *r)
 		n = set_harvest(set, r->events, r->most);
 		now = now_ns();
 		if (n > 0) {
-			if (n == r->most || now - set->asked < unasked_ns)
+			if (n == r->most || now - set->asked < SET_UNASKED_NS)
 				return n;
 			set->asked = now;
 			k = ask_kernel(r, n, 0);
-			return k > 0 ? n + sort_out(set, r->events + n, k) : n;
+			return k > 0 ? n + set_sort_out(set, r->events + n, k) : n;
 		}
-		tick(set);
-		until = now + tick_of(set);
+		set_tick(set);
+		until = now + set_tick_ns(set);
 		if (until > r->deadline)
 			until = r->deadline;
 		k = sleep_in(set, r, until);
@@ -216,7 +67,7 @@ static int wait_awhile(struct set *set, const struct request *r)
 			return k;
 		now = now_ns();
 		set->asked = now;
-		n = sort_out(set, r->events, k);
+		n = set_sort_out(set, r->events, k);
 		if (n < r->most)
 			n += set_harvest(set, r->events + n, r->most - n);
 		if (n > 0 || now >= r->deadline)
@@ -252,7 +103,7 @@ static int wait_events(const struct request *r)
 		} else {
 			n = ask_kernel(r, 0, until);
 			if (n > 0)
-				n = sort_out(set, r->events, n);
+				n = set_sort_out(set, r->events, n);
 			else if (n == 0)
 				until = 0; /* the time is up */
 		}
@@ -270,7 +121,7 @@ static int sort_out_late(const struct request *r, int n)
 
 	if (n <= 0 || !set_any())
 		return n;
-	kept = sort_out(NULL, r->events, n);
+	kept = set_sort_out(NULL, r->events, n);
 	return kept > 0 ? kept : wait_events(r);
 }
 

@@ -15,17 +15,9 @@ static int fail(int error)
 
 static int add(struct set *set, struct sock *s, int fd, const struct epoll_event *event)
 {
-	struct item *it;
-
 	if (item_find(s, set, fd) != NULL)
 		return fail(EEXIST);
-	if (set_control(set->fd, EPOLL_CTL_ADD, fd, EPOLLET, mark_data(MARK_TCP, fd)) != 0)
-		return -1;
-	it = item_new(set, s, fd, event);
-	if (it != NULL)
-		return 0;
-	(void)real()->epoll_ctl(set->fd, EPOLL_CTL_DEL, fd, NULL);
-	return fail(ENOMEM);
+	return item_add(set, s, fd, event) != NULL ? 0 : -1;
 }
 
 static int modify(struct set *set, struct sock *s, int fd, const struct epoll_event *event)

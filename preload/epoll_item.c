@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The connections of sets: what the kernel's set listens to of each, and what comes to them from outside. */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <stdlib.h>
 
 #include "epoll_set.h"
@@ -112,6 +113,20 @@ struct item *item_new(struct set *set, struct sock *s, int fd, const struct epol
 	return it;
 }
 
+struct item *item_add(struct set *set, struct sock *s, int fd, const struct epoll_event *event)
+{
+	struct item *it;
+
+	if (set_control(set->fd, EPOLL_CTL_ADD, fd, EPOLLET, mark_data(MARK_TCP, fd)) != 0)
+		return NULL;
+	it = item_new(set, s, fd, event);
+	if (it != NULL)
+		return it;
+	(void)real()->epoll_ctl(set->fd, EPOLL_CTL_DEL, fd, NULL);
+	errno = ENOMEM;
+	return NULL;
+}
+
 static void unqueue(struct item *it)
 {
 	struct set *set = it->set;
@@ -149,6 +164,8 @@ static void item_free(struct item *it, bool bell_of_others)
 	if (it->on_bell && !bell_of_others)
 		(void)real()->epoll_ctl(set->fd, EPOLL_CTL_DEL, it->sock->stream.own_bell, NULL);
 	lock_release(&set->lock);
+	if (set->of_thread && atomic_load(&set->sleeping) > 0)
+		set_kick(set); /* a call of poll asks for it still */
 	if (p != NULL)
 		page_put(p);
 	sock_put(it->sock);
@@ -191,8 +208,18 @@ unsigned int items_forked(struct sock *s)
 {
 	unsigned int n = 0;
 
-	for (struct item *it = s->items; it != NULL; it = it->next, n++)
+	for (struct item *_Atomic *at = &s->items; *at != NULL;) {
+		struct item *it = *at;
+
+		if (it->set->of_thread) { /* another thread's, or to be made anew */
+			*at = it->next;
+			free(it);
+			continue;
+		}
 		it->set->lock.word = 0;
+		at = &it->next;
+		n++;
+	}
 	return n;
 }
 

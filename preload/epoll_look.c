@@ -25,16 +25,19 @@ static uint32_t ready_now(const struct item *it)
 	return ready & ((it->events & ITEM_BITS) | ALWAYS);
 }
 
-/* Tell the peer what to signal. A thread that is blocked on the connection and is overruled here hears of it by epoll_news. */
+/*
+ * Tell the peer what to signal. A thread that is blocked on the connection is not overruled, since nobody need come to look at the page soon:
+ * when it leaves it hands on by epoll_news.
+ */
 static void announce_item(struct item *it)
 {
 	struct sock *s = it->sock;
 	uint8_t how = it->page != NULL ? STREAM_ON_PAGE : ISMFS_SLEEPS_ON_BELL;
 
 	lock_take(&s->watching);
-	stream_announce(&s->stream, READER, how);
-	if (it->events & EPOLLOUT)
-		stream_announce(&s->stream, WRITER, how);
+	for (enum side side = READER; side < SIDES; side++)
+		if ((side == READER || (it->events & (EPOLLOUT | EPOLLWRNORM))) && s->waiters[side] == 0)
+			stream_announce(&s->stream, side, how);
 	lock_release(&s->watching);
 	stream_settle_cursor(&s->stream);
 }

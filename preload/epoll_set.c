@@ -66,8 +66,26 @@ void set_put(struct set *set)
 	if (atomic_fetch_sub(&set->refs, 1) != 1)
 		return;
 	hidden_close(set->kick);
+	if (set->of_thread)
+		hidden_close(set->fd);
 	free(set->pages);
 	free(set);
+}
+
+struct set *set_new(int epfd)
+{
+	struct set *set = calloc(1, sizeof(*set));
+
+	if (set == NULL)
+		return NULL;
+	set->fd = epfd;
+	set->refs = 1;
+	set->kick = hidden_take(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+	if (set->kick >= 0 && set_control(epfd, EPOLL_CTL_ADD, set->kick, EPOLLIN | EPOLLET, mark_data(MARK_KICK, 0)) == 0)
+		return set;
+	hidden_close(set->kick);
+	free(set);
+	return NULL;
 }
 
 static atomic_bool any_set;
@@ -86,17 +104,9 @@ struct set *set_make(int epfd)
 		return set;
 	lock_take(&sets_lock);
 	set = atomic_load(&sets[epfd]);
-	if (set == NULL)
-		set = calloc(1, sizeof(*set));
-	if (set != NULL && set->refs == 0) {
-		set->fd = epfd;
-		set->kick = hidden_take(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-		if (set->kick < 0 || set_control(epfd, EPOLL_CTL_ADD, set->kick, EPOLLIN | EPOLLET, mark_data(MARK_KICK, 0)) != 0) {
-			hidden_close(set->kick);
-			free(set);
-			set = NULL;
-		} else {
-			set->refs = 1;
+	if (set == NULL) {
+		set = set_new(epfd);
+		if (set != NULL) {
 			atomic_store(&any_set, true);
 			atomic_store_explicit(&sets[epfd], set, memory_order_release);
 			if (epfd >= sets_end)
@@ -141,25 +151,18 @@ void set_kick(struct set *set)
 void set_queue_and_kick(struct item *it)
 {
 	struct set *set = it->set;
+	bool disabled;
 
 	lock_take(&set->lock);
 	set_queue(it);
+	disabled = it->disabled;
 	lock_release(&set->lock);
-	if (set != set_at_hand && (atomic_load(&set->sleeping) > 0 || atomic_load(&set->nested)))
+	if (!disabled && set != set_at_hand && (atomic_load(&set->sleeping) > 0 || atomic_load(&set->nested)))
 		set_kick(set);
 }
 
-void epoll_closed(int fd)
+void set_end(struct set *set)
 {
-	struct set *set = set_get(fd);
-
-	if ((unsigned int)fd < TABLE_SIZE)
-		atomic_store(&registered[fd].epfd, 0);
-	if (set == NULL)
-		return;
-	lock_take(&sets_lock);
-	atomic_store(&sets[fd], NULL);
-	lock_release(&sets_lock);
 	for (;;) {
 		struct sock *s = NULL;
 
@@ -177,7 +180,21 @@ void epoll_closed(int fd)
 		sock_put(s);
 	}
 	set_put(set);
-	set_put(set); /* the table's */
+}
+
+void epoll_closed(int fd)
+{
+	struct set *set = set_get(fd);
+
+	if ((unsigned int)fd < TABLE_SIZE)
+		atomic_store(&registered[fd].epfd, 0);
+	if (set == NULL)
+		return;
+	lock_take(&sets_lock);
+	atomic_store(&sets[fd], NULL);
+	lock_release(&sets_lock);
+	set_put(set);
+	set_end(set); /* with the table's */
 }
 
 bool epoll_knows(int fd)

@@ -20,7 +20,8 @@ struct item {
 	int fd;
 	uint32_t events; /* as the program wants them */
 	epoll_data_t data;
-	bool queued, disabled, on_bell, due; /* disabled: EPOLLONESHOT has shot */
+	bool queued, disabled, on_bell, due; /* disabled: EPOLLONESHOT has shot, or this call of poll does not ask for it */
+	uint32_t round;                      /* of the last call of poll that asked for it */
 	struct own_page *page;
 	struct stream_words seen;    /* at the last report, of an edge-triggered one */
 	struct item *_Atomic next;   /* of the socket's, under listing */
@@ -40,6 +41,11 @@ struct set {
 	uint32_t visits; /* to each of its pages, since a thread slept last */
 	_Atomic bool settling; /* handshakes go on */
 	atomic_bool nested;    /* it is in another set, or polled: epoll_nest.c */
+	bool of_thread;        /* no program's: a thread's for poll, poll_set.c */
+	uint32_t round;        /* calls of poll that slept in it */
+	unsigned int wanted;   /* connections that this one asks for */
+	struct spinning spinning;
+	struct set *behind;    /* of all threads' */
 	struct lock lock;
 	struct item *items;
 	struct item *first, *last; /* candidates */
@@ -64,7 +70,12 @@ void set_put(struct set *set);
 /* Whether there ever was one: before, everything is the kernel's. */
 bool set_any(void);
 
-/* The same, made if need be; NULL: no memory, or no set. */
+/* A new one for a descriptor that epoll_create1 has made, with one reference, in no table. NULL: no memory, or no set. */
+struct set *set_new(int epfd);
+/* Takes all items out, and lets go of a reference. */
+void set_end(struct set *set);
+
+/* The same as set_get, made if need be; NULL: no memory, or no set. */
 struct set *set_make(int epfd);
 
 /* epoll_ctl with data of the library's own. */
@@ -76,6 +87,27 @@ void set_queue(struct item *it);
 void set_queue_and_kick(struct item *it);
 /* Wakes a thread that sleeps, unless one is on its way. */
 void set_kick(struct set *set);
+
+/* Keeps the program's events, takes those of the library's own. Returns how many are kept. */
+int set_sort_out(struct set *set, struct epoll_event *events, int n);
+
+/* How long the kernel is not asked while connections are ready; how long a sleep lasts before set_tick. */
+#define SET_UNASKED_NS INT64_C(50000)
+int64_t set_tick_ns(const struct set *set);
+/* Once a second: handshakes that take too long, peers that have gone, what link groups keep. */
+void set_tick(struct set *set);
+
+/*
+ * Around a sleep in the kernel, of a thread that has found no candidate. The announcement is on the set's pages; what comes to the set
+ * meanwhile kicks it. set_lie_down returns until when to sleep, 0: there is something after all.
+ */
+struct rest {
+	struct own_page *pages[MOST_PAGES];
+	bool deputy[MOST_PAGES];
+	unsigned int n;
+};
+int64_t set_lie_down(struct set *set, struct rest *rest, int64_t until);
+void set_get_up(struct set *set, struct rest *rest);
 
 /* The set whose candidates this thread looks at next: it needs no kick. */
 extern _Thread_local struct set *set_at_hand;
@@ -98,6 +130,8 @@ void set_show(struct set *set);
 
 /* All under the socket's listing. */
 struct item *item_new(struct set *set, struct sock *s, int fd, const struct epoll_event *event);
+/* Registers a descriptor in the kernel's set, too; NULL: errno says why. */
+struct item *item_add(struct set *set, struct sock *s, int fd, const struct epoll_event *event);
 struct item *item_find(struct sock *s, const struct set *set, int fd);
 bool items_remove(struct sock *s, const struct set *set, int fd);
 

@@ -20,6 +20,7 @@
 #include "inherit.h"
 #include "io.h"
 #include "link.h"
+#include "poll_set.h"
 #include "real.h"
 #include "sock.h"
 #include "table.h"
@@ -151,6 +152,7 @@ static void in_child(void)
 	arena_forked();
 	epoll_forked();
 	renew_all();
+	poll_set_forked();
 }
 
 /* One that fails has counted a child all the same. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The own doorbell page of a link group, on which the group's connections that are in epoll sets sleep (docs/dmb-format.md 2). Whichever
- * thread looks takes the bits for all and hands them on. While threads sleep on the page it says so; who leaves while others stay says so
- * again.
+ * The own doorbell page of a link group, on which the group's connections that are in epoll sets, the program's or poll's, sleep
+ * (docs/dmb-format.md 2). Whichever thread looks takes the bits for all and hands them on. While threads sleep on the page it says so; who
+ * leaves while others stay says so again.
  *
  * Where several sets use a page, a busy process has some threads asleep at any time, and a peer would have to ring for each message. So as
  * long as others are awake and come to look, one of those that sleep, the deputy, sleeps for a short while only, and the page says nothing.

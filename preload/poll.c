@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * poll with connections among its descriptors. The kernel polls the rest, and of each connection TCP, for its end or its
- * handshake, and the bell.
+ * poll with connections among its descriptors. What those have lies in their rings. The kernel is asked for the other descriptors, and of
+ * each connection for TCP, for its end or its handshake. Sleeping is in poll_sleep.c.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -12,32 +12,21 @@
 #include "handshake.h"
 #include "io.h"
 #include "poll.h"
+#include "poll_sleep.h"
 #include "real.h"
 #include "table.h"
 #include "wait.h"
 
-/* How long a sleep lasts while a handshake goes on. */
-static const int64_t hurry_ns = INT64_C(100000000);
+/* How long the end of a TCP connection can go unnoticed while calls do not sleep. */
+static const int64_t unasked_ns = 1000000;
 
-enum { ON_STACK = 32, ALWAYS = POLLERR | POLLHUP, NAMES = POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM | POLLRDHUP | ALWAYS };
-
-struct request {
-	struct pollfd *fds;
-	nfds_t n;
-	int64_t deadline;
-	const sigset_t *mask;
-	struct watch {
-		struct sock *sock; /* NULL: the kernel's */
-		bool entered;
-	} *watches;            /* by place in fds */
-	struct pollfd *kernel; /* first the same descriptors, then bells */
-};
+enum { ON_STACK = 128 };
 
 /* ---- one connection ---- */
 
-static short wanted(const struct pollfd *p)
+short poll_wanted(const struct pollfd *p)
 {
-	return (short)((p->events & NAMES) | ALWAYS);
+	return (short)((p->events & POLL_NAMES) | POLL_ALWAYS);
 }
 
 /* What it has of what is wanted. One that has fallen back becomes the kernel's. */
@@ -46,71 +35,43 @@ static short look_at(struct request *r, nfds_t i)
 	struct sock *s = r->watches[i].sock;
 
 	if (!handshake_drive(s, r->fds[i].fd))
-		return handshake_ready(s) & wanted(&r->fds[i]);
+		return handshake_ready(s) & poll_wanted(&r->fds[i]);
 	switch (sock_kind(s)) {
 	case SOCK_SMC:
-		return stream_ready(&s->stream) & wanted(&r->fds[i]);
+		return stream_ready(&s->stream) & poll_wanted(&r->fds[i]);
 	case SOCK_FAILED:
-		return (short)(NAMES & wanted(&r->fds[i]));
+		return (short)(POLL_NAMES & poll_wanted(&r->fds[i]));
 	}
 	sock_put(s);
 	r->watches[i].sock = NULL;
 	return 0;
 }
 
-static bool waits_to(const struct pollfd *p, enum side side)
-{
-	short out = POLLOUT | POLLWRNORM;
-
-	return side == WRITER ? (p->events & out) != 0 : true; /* a reader hears of ends, too */
-}
-
-static void enter(struct sock *s, const struct pollfd *p)
-{
-	for (enum side side = READER; side < SIDES; side++)
-		if (waits_to(p, side))
-			wait_enter(s, side);
-	wait_empty_bell(s);
-}
-
-static bool announce_all(struct sock *s, const struct pollfd *p)
-{
-	bool nothing = true;
-
-	for (enum side side = READER; side < SIDES; side++)
-		if (waits_to(p, side))
-			nothing = wait_announce(s, side, ISMFS_SLEEPS_ON_BELL, wanted(p)) && nothing;
-	return nothing;
-}
-
-static void leave(struct sock *s, const struct pollfd *p)
-{
-	for (enum side side = READER; side < SIDES; side++)
-		if (waits_to(p, side))
-			wait_leave(s, side);
-}
-
 /* ---- all of them ---- */
 
-static int look(struct request *r)
+/* Of the connections alone. Counts what there is. */
+int poll_look(struct request *r)
 {
 	int ready = 0;
 
+	r->smc = r->others = 0;
 	for (nfds_t i = 0; i < r->n; i++) {
-		r->fds[i].revents = 0;
-		if (r->watches[i].sock == NULL)
-			continue;
-		r->fds[i].revents = look_at(r, i);
-		ready += r->fds[i].revents != 0;
+		struct pollfd *p = &r->fds[i];
+
+		p->revents = 0;
+		if (r->watches[i].sock != NULL)
+			p->revents = look_at(r, i);
+		if (r->watches[i].sock != NULL && sock_kind(r->watches[i].sock) == SOCK_SMC)
+			r->smc++;
+		else
+			r->others += p->fd >= 0;
+		ready += p->revents != 0;
 	}
 	return ready;
 }
 
-/* Fills in what the kernel polls; returns how many. */
-static nfds_t prepare(struct request *r, bool bells)
+nfds_t poll_prepare(struct request *r, bool ends)
 {
-	nfds_t n = r->n;
-
 	for (nfds_t i = 0; i < r->n; i++) {
 		struct sock *s = r->watches[i].sock;
 		struct pollfd *k = &r->kernel[i];
@@ -123,112 +84,60 @@ static nfds_t prepare(struct request *r, bool bells)
 			continue;
 		}
 		k->events = POLLIN | POLLRDHUP;
-		if (s->shared->stream.tcp_ended)
+		if (!ends || s->shared->stream.tcp_ended)
 			k->fd = -1;
-		if (bells)
-			r->kernel[n++] = (struct pollfd){ .fd = s->stream.own_bell, .events = POLLIN };
 	}
-	return n;
+	return r->n;
 }
 
-/* The kernel's own descriptors among those that it has found ready. */
-static int merge(struct request *r)
+int poll_merge(struct request *r)
 {
 	int ready = 0;
 
 	for (nfds_t i = 0; i < r->n; i++) {
-		if (r->watches[i].sock == NULL)
+		struct sock *s = r->watches[i].sock;
+
+		if (s == NULL)
 			r->fds[i].revents = r->kernel[i].revents;
-		else if (r->kernel[i].revents != 0 && sock_kind(r->watches[i].sock) == SOCK_SMC)
-			sock_tcp_event(r->watches[i].sock, r->fds[i].fd);
+		else if (r->kernel[i].revents != 0 && sock_kind(s) == SOCK_SMC)
+			sock_tcp_event(s, r->fds[i].fd);
 		ready += r->fds[i].revents != 0;
 	}
 	return ready;
 }
 
-static int ask_kernel(struct request *r, nfds_t n, int64_t until)
+int poll_kernel(struct request *r, nfds_t n, int64_t until)
 {
 	struct timespec left = time_left(until);
 
 	return real()->ppoll(r->kernel, n, until == FOREVER ? NULL : &left, r->mask);
 }
 
-/* Announce the sleep on every connection; whether there is still nothing. */
-static bool go_to_sleep(struct request *r)
+/* What is ready without a sleep. Connections' ends alone are not asked for in each call. */
+static int answer(struct request *r, int ready, int64_t now)
 {
-	for (nfds_t i = 0; i < r->n; i++) {
-		struct watch *w = &r->watches[i];
+	static _Thread_local int64_t asked;
+	bool ends = now - asked >= unasked_ns;
+	int k;
 
-		if (w->sock == NULL || sock_kind(w->sock) != SOCK_SMC)
-			continue;
-		w->entered = true;
-		enter(w->sock, &r->fds[i]);
-		if (!announce_all(w->sock, &r->fds[i]))
-			return false;
-	}
-	return true;
-}
-
-static void wake_up(struct request *r)
-{
-	for (nfds_t i = 0; i < r->n; i++) {
-		if (r->watches[i].entered)
-			leave(r->watches[i].sock, &r->fds[i]);
-		r->watches[i].entered = false;
-	}
-}
-
-static bool is_settling(const struct request *r)
-{
-	for (nfds_t i = 0; i < r->n; i++)
-		if (r->watches[i].sock != NULL && sock_kind(r->watches[i].sock) == SOCK_HANDSHAKE)
-			return true;
-	return false;
-}
-
-/* What ppoll returns; the connections have to be looked at again. */
-static int sleep_once(struct request *r)
-{
-	bool nothing = go_to_sleep(r);
-	int64_t until = now_ns() + (is_settling(r) ? hurry_ns : WAIT_TICK_NS);
-	int k, saved;
-
-	if (until > r->deadline)
-		until = r->deadline;
-	k = ask_kernel(r, prepare(r, true), nothing ? until : 0);
-	saved = errno;
-
-	wake_up(r);
-	errno = saved;
-	return k;
-}
-
-static void check_all(struct request *r)
-{
-	for (nfds_t i = 0; i < r->n; i++)
-		if (r->watches[i].sock != NULL && sock_kind(r->watches[i].sock) == SOCK_SMC)
-			sock_check(r->watches[i].sock, r->fds[i].fd);
-	link_sweep();
+	if (r->others == 0 && !ends && (r->mask == NULL || ready > 0))
+		return ready;
+	if (ends)
+		asked = now;
+	k = poll_kernel(r, poll_prepare(r, ends), 0);
+	return k < 0 ? k : poll_merge(r);
 }
 
 static int wait_any(struct request *r)
 {
 	for (;;) {
-		int ready = look(r), k;
+		int ready = poll_look(r), result = 0;
+		int64_t now = now_ns();
 
-		if (ready > 0 || now_ns() >= r->deadline) {
-			k = ask_kernel(r, prepare(r, false), 0);
-			return k < 0 ? k : merge(r);
-		}
-		k = sleep_once(r);
-		if (k < 0)
-			return k;
-		ready = look(r);
-		if (k > 0)
-			ready = merge(r);
-		if (ready > 0)
-			return ready;
-		check_all(r);
+		if (ready > 0 || now >= r->deadline)
+			return answer(r, ready, now);
+		if (poll_sleep(r, now, &result))
+			return result;
 	}
 }
 
@@ -240,7 +149,7 @@ static int wait_one(struct request *r)
 
 	if ((want != POLLIN && want != POLLOUT) || sock_kind(s) != SOCK_SMC || r->mask != NULL || s->items != NULL)
 		return 0;
-	if (stream_ready(&s->stream) & wanted(&r->fds[0]) || now_ns() >= r->deadline)
+	if (stream_ready(&s->stream) & poll_wanted(&r->fds[0]) || now_ns() >= r->deadline)
 		return 0;
 	/* Like a wait with a limit, and unlike a read, poll is never resumed after a signal. */
 	return wait_side(s, r->fds[0].fd, want == POLLIN ? READER : WRITER, r->deadline < FOREVER ? r->deadline : FOREVER - 1);

@@ -67,9 +67,9 @@ bool signal_interrupts(void)
 
 /* ---- spinning ---- */
 
-static bool give_way(struct sock *s, short wanted, int64_t now)
+static bool give_way(struct spinning *sp, int64_t now, bool (*there)(void *), void *what)
 {
-	unsigned int yields = spin_yields(&s->spinning, now);
+	unsigned int yields = spin_yields(sp, now);
 
 	if (yields == 0)
 		return false;
@@ -80,27 +80,32 @@ static bool give_way(struct sock *s, short wanted, int64_t now)
 		sched_yield();
 		now = now_ns();
 		stolen = spin_stolen(began, now);
-		if (stream_ready(&s->stream) & wanted) {
-			spin_met(&s->spinning);
+		if (there(what)) {
+			spin_met(sp);
 			return true;
 		}
 		if (stolen)
 			break;
 	}
-	spin_missed(&s->spinning);
+	spin_missed(sp);
 	return false;
 }
 
-static bool look(struct sock *s, short wanted)
+static bool look(struct spinning *sp, bool (*there)(void *), void *what)
 {
-	for (unsigned int i = spin_rounds(&s->spinning); i > 0; i--) {
+	for (unsigned int i = spin_rounds(sp); i > 0; i--) {
 		spin_pause();
-		if (stream_ready(&s->stream) & wanted) {
-			spin_met(&s->spinning);
+		if (there(what)) {
+			spin_met(sp);
 			return true;
 		}
 	}
 	return false;
+}
+
+bool wait_spin(struct spinning *sp, bool one_cpu, int64_t now, bool (*there)(void *), void *what)
+{
+	return one_cpu ? give_way(sp, now, there, what) : look(sp, there, what);
 }
 
 /* ---- sleeping ---- */
@@ -136,15 +141,24 @@ static int sleep_on_bell(struct sock *s, int fd, enum side side, const struct ti
 	return wait_announce(s, side, ISMFS_SLEEPS_ON_BELL, wants[side]) ? wait_on_bell(s, fd, left) : 0;
 }
 
+static bool can_read(void *s)
+{
+	return (stream_ready(&((struct sock *)s)->stream) & wants[READER]) != 0;
+}
+
+static bool can_write(void *s)
+{
+	return (stream_ready(&((struct sock *)s)->stream) & wants[WRITER]) != 0;
+}
+
 int wait_side(struct sock *s, int fd, enum side side, int64_t deadline)
 {
 	int saved = errno, result = 0;
-
 	int64_t began = now_ns();
 	bool one_cpu = link_shares_cpu(&s->link, began);
 
 	stream_settle_cursor(&s->stream);
-	if (procs_may_look(s->stream.procs) && (one_cpu ? give_way(s, wants[side], began) : look(s, wants[side])))
+	if (procs_may_look(s->stream.procs) && wait_spin(&s->spinning, one_cpu, began, side == READER ? can_read : can_write, s))
 		return 0;
 	wait_enter(s, side);
 	while (!(stream_ready(&s->stream) & wants[side])) {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Waiting for one connection. A side announces how it sleeps in one byte of the peer's header, so of several that wait for the same side
- * the last one to announce is told; when it leaves it tells the others, who look again (wait_enter, wait_leave).
+ * the last one to announce is told; when it leaves it tells the others, who look again (wait_enter, wait_leave). An epoll set does
+ * not overrule a thread that waits.
  */
 #ifndef PRELOAD_WAIT_H
 #define PRELOAD_WAIT_H
@@ -13,9 +14,13 @@
 #include "../clients/c/stream.h"
 
 struct sock;
+struct spinning;
 
 /* Wait until a side has something to do: 0, -EAGAIN at the deadline, -EINTR. The caller has just looked. */
 int wait_side(struct sock *s, int fd, enum side side, int64_t deadline);
+
+/* Before a sleep, if the mount allows it: watch whether it is there, or give the CPU away meanwhile if the peer has the same one. */
+bool wait_spin(struct spinning *sp, bool one_cpu, int64_t now, bool (*there)(void *what), void *what);
 
 /* Around sleeps on a connection. */
 void wait_enter(struct sock *s, enum side side);
@@ -31,8 +36,12 @@ bool wait_announce(struct sock *s, enum side side, uint8_t how, short wanted);
 void wait_empty_bell(struct sock *s);
 int wait_on_bell(struct sock *s, int fd, const struct timespec *left);
 
-/* How long a sleep lasts before the peer's life is looked after. */
+/* How long a sleep lasts before the peer's life is looked after. In the tests' own builds a wake-up that is lost has to show. */
+#ifdef SANITIZED
+#define WAIT_TICK_NS INT64_C(600000000000)
+#else
 #define WAIT_TICK_NS INT64_C(1000000000)
+#endif
 
 /*
  * After EINTR: whether the call is to return it. A handler with SA_RESTART resumes the kernel's calls, but not poll and timed futexes,

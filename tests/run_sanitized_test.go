@@ -36,6 +36,8 @@ func TestRunSanitized(t *testing.T) {
 				t.Errorf("it has written %d bytes, xfer_bytes grew by %d", bytes, grown)
 			}
 			d.WantCount(0)
+			d.wantSMC(50, func() { d.run(asItIs, "env", options, filepath.Join(dir, "smc-run-mixed-"+sanitizer), "1000") })
+			d.WantCount(0)
 			stress := filepath.Join(dir, "smc-run-stress-"+sanitizer)
 			port := freePort(t)
 			server := d.start(asItIs, "env", options, stress, "serve", port)

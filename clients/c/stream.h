@@ -49,7 +49,7 @@ struct stream_state {
 	uint8_t waits[SIDES];    /* as announced, for copy mode: a word is written whole */
 	_Atomic bool finished;   /* the closing word is written: never write into the peer's DMB again */
 	bool spoiled;            /* the DMBs cannot be reused */
-	bool tcp_ended;
+	_Atomic bool tcp_ended;
 	bool peer_met;
 
 	_Atomic int read_stop, write_stop; /* smc_read_stop and smc_write_stop, or the fault */

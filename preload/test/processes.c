@@ -93,6 +93,43 @@ static void child_goes(void)
 	check(close(p.client) == 0 && read(p.server, &byte, 1) == 0 && close(p.server) == 0);
 }
 
+static void *write_soon(void *fd)
+{
+	usleep(100000);
+	write_all(*(int *)fd, "s", 1);
+	return NULL;
+}
+
+/* Sleeps in poll before a fork and after it, in both processes. */
+static void child_polls(void)
+{
+	struct pair p = pair_open(), q = pair_open();
+	struct pollfd f[2] = { { .fd = p.server, .events = POLLIN }, { .fd = q.server, .events = POLLIN } };
+	pthread_t writer;
+	char byte;
+	pid_t child;
+
+	check(poll(f, 2, 20) == 0);
+	child = fork();
+	check(child >= 0);
+	if (child == 0) {
+		check(close(p.client) == 0 && close(q.client) == 0);
+		check(poll(f, 2, 5000) == 1 && f[1].revents == POLLIN);
+		read_all(q.server, &byte, 1);
+		_exit(0);
+	}
+	usleep(100000);
+	write_all(q.client, "x", 1);
+	wait_for(child);
+	check(poll(f, 2, 20) == 0);
+	check(pthread_create(&writer, NULL, write_soon, &p.client) == 0);
+	check(poll(f, 2, 5000) == 1 && f[0].revents == POLLIN);
+	check(pthread_join(writer, NULL) == 0);
+	read_all(p.server, &byte, 1);
+	pair_close(p);
+	pair_close(q);
+}
+
 /* Both have it, both write and read. What they write fits the ring: nobody reads before both have begun. */
 static void both_talk(void)
 {
@@ -303,6 +340,7 @@ void test_processes(void)
 	RUN(replaced);
 	RUN(forked);
 	RUN(child_goes);
+	RUN(child_polls);
 	RUN(both_talk);
 	RUN(left_to_child);
 	RUN(closed_while_forking);

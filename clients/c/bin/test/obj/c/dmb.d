@@ -1,0 +1,4 @@
+bin/test/obj/c/dmb.o: dmb.c internal.h cursor.h ismfs.h
+internal.h:
+cursor.h:
+ismfs.h:

@@ -1,0 +1,3 @@
+bin/test/obj/c/smc.o: smc.c ismfs.h smc.h
+ismfs.h:
+smc.h:

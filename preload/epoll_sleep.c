@@ -1,0 +1,159 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* A thread's sleep in a set, for epoll_wait and for poll: the announcement on the pages, and what the kernel says when it is over. */
+#define _GNU_SOURCE
+#include "epoll_set.h"
+#include "handshake.h"
+#include "real.h"
+#include "table.h"
+#include "wait.h"
+
+/* How long a sleep lasts while a handshake goes on. */
+static const int64_t hurry_ns = INT64_C(100000000);
+
+/* ---- what the kernel's set has to say ---- */
+
+static void take_event(struct set *set, enum mark mark, int fd)
+{
+	struct sock *s;
+
+	switch (mark) {
+	case MARK_KICK:
+		if (atomic_load(&set->nested))
+			hidden_drain(set->kick);
+		atomic_store(&set->kicked, false);
+		break;
+	case MARK_PAGE:
+		hidden_drain(fd);
+		break;
+	case MARK_TCP:
+	case MARK_BELL:
+		s = table_get(fd, false);
+		if (s == NULL)
+			break;
+		if (mark == MARK_BELL && sock_kind(s) == SOCK_SMC)
+			hidden_drain(s->stream.own_bell);
+		else if (handshake_drive(s, fd) && sock_kind(s) == SOCK_SMC)
+			sock_check(s, fd);
+		epoll_news(s);
+		sock_put(s);
+		break;
+	case MARK_NONE:
+		break;
+	}
+}
+
+int set_sort_out(struct set *set, struct epoll_event *events, int n)
+{
+	int kept = 0, fd;
+
+	for (int i = 0; i < n; i++) {
+		enum mark mark = mark_of(events[i].data.u64, &fd);
+
+		if (mark == MARK_NONE)
+			events[kept++] = events[i];
+		else if (set != NULL)
+			take_event(set, mark, fd);
+	}
+	return kept;
+}
+
+int64_t set_tick_ns(const struct set *set)
+{
+	return atomic_load(&set->settling) ? hurry_ns : WAIT_TICK_NS;
+}
+
+/* Under the set's lock. */
+static bool is_settling(const struct item *it)
+{
+	int kind = sock_kind(it->sock);
+
+	if (kind != SOCK_HANDSHAKE && kind != SOCK_CONNECTING)
+		return false;
+	atomic_store(&it->set->settling, true);
+	return true;
+}
+
+void set_tick(struct set *set)
+{
+	int64_t now = now_ns();
+
+	if (now - set->ticked < set_tick_ns(set))
+		return;
+	set->ticked = now;
+	atomic_store(&set->settling, false);
+	link_sweep();
+	lock_take(&set->lock);
+	for (struct item *it = set->items; it != NULL; it = it->after)
+		if (is_settling(it) || (sock_kind(it->sock) == SOCK_SMC && atomic_load(procs_word(it->sock->stream.procs)) != it->sock->heard))
+			it->due = true;
+	lock_release(&set->lock);
+	for (bool any = true; any;) {
+		struct sock *s = NULL;
+		int fd = -1;
+
+		any = false;
+		lock_take(&set->lock);
+		for (struct item *it = set->items; it != NULL && !any; it = it->after)
+			if (it->due) {
+				it->due = false;
+				any = true;
+				s = it->sock;
+				fd = it->fd;
+				atomic_fetch_add(&s->refs, 1);
+			}
+		lock_release(&set->lock);
+		if (s == NULL)
+			break;
+		if (handshake_drive(s, fd) && sock_kind(s) == SOCK_SMC)
+			sock_check(s, fd);
+		epoll_news(s);
+		sock_put(s);
+	}
+}
+
+/* ---- sleeping ---- */
+
+/* Returns until when to sleep. */
+static int64_t announce_sleep(struct set *set, struct rest *rest, int64_t until)
+{
+	bool any = false;
+
+	for (rest->n = 0; rest->n < MOST_PAGES; rest->n++) {
+		bool *deputy = &rest->deputy[rest->n];
+
+		rest->pages[rest->n] = set_sleep(set, rest->n, deputy);
+		if (rest->pages[rest->n] == NULL)
+			break;
+		any = any || *deputy;
+	}
+	if (any && until > now_ns() + PAGE_DEPUTY_NS)
+		return now_ns() + PAGE_DEPUTY_NS;
+	return until;
+}
+
+static void take_back_sleep(struct set *set, struct rest *rest)
+{
+	set_at_hand = set;
+	while (rest->n-- > 0) {
+		page_awake(rest->pages[rest->n], rest->deputy[rest->n]);
+		page_look(rest->pages[rest->n]);
+		page_put(rest->pages[rest->n]);
+	}
+	set_at_hand = NULL;
+}
+
+int64_t set_lie_down(struct set *set, struct rest *rest, int64_t until)
+{
+	atomic_store(&set->kicked, false);
+	atomic_fetch_add(&set->sleeping, 1);
+	until = announce_sleep(set, rest, until);
+	set_look(set);
+	return set_has_candidates(set) ? 0 : until;
+}
+
+void set_get_up(struct set *set, struct rest *rest)
+{
+	atomic_fetch_sub(&set->sleeping, 1);
+	atomic_store(&set->kicked, false);
+	take_back_sleep(set, rest);
+}
