@@ -27,7 +27,7 @@ static void release(struct ismfs_dmb *dmb)
 
 int buffer_register(struct device *d, enum role role, size_t size, struct buffer **made)
 {
-	struct buffer *b = calloc(1, sizeof(*b));
+	struct buffer *b = hidden_has_room() ? calloc(1, sizeof(*b)) : NULL;
 	int err;
 
 	if (b == NULL)

@@ -129,10 +129,12 @@ static void before_fork(void)
 	lock_take(&device_lock);
 	lock_take(&free_lock);
 	epoll_before_fork();
+	lock_take(&hidden_lock);
 }
 
 static void in_parent(void)
 {
+	lock_release(&hidden_lock);
 	epoll_in_parent();
 	lock_release(&free_lock);
 	lock_release(&device_lock);
@@ -145,8 +147,8 @@ static void in_child(void)
 {
 	lock_forget_thread();
 	process = getpid();
+	free_lock.word = device_lock.word = link_lock.word = ends_lock.word = hidden_lock.word = 0;
 	kin_come(child);
-	free_lock.word = device_lock.word = link_lock.word = ends_lock.word = 0;
 	device_forked();
 	link_forked();
 	arena_forked();
@@ -222,14 +224,12 @@ static void before_exec(struct exec_state *e)
 		if (s != NULL)
 			sock_put(s);
 	}
-	hidden_before_exec();
 }
 
 static void after_failed_exec(struct exec_state *e)
 {
 	int saved = errno;
 
-	hidden_after_failed_exec();
 	while (e->n-- > 0) {
 		(void)real()->dup2(e->replaced[e->n].saved, e->replaced[e->n].fd);
 		real()->close(e->replaced[e->n].saved);
@@ -368,7 +368,6 @@ __attribute__((constructor)) static void set_up(void)
 	process = getpid();
 	environment_setup();
 	inherit_look();
-	hidden_setup();
 	spin_prepare();
 	real_at_fork(before_fork, in_parent, in_child);
 	listeners_passed();

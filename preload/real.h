@@ -63,9 +63,6 @@ struct io_uring_params;
 	X(int, epoll_wait, (int, struct epoll_event *, int, int))                                      \
 	X(int, epoll_pwait, (int, struct epoll_event *, int, int, const sigset_t *))                   \
 	X(int, epoll_pwait2, (int, struct epoll_event *, int, const struct timespec *, const sigset_t *)) \
-	X(int, getrlimit, (int, struct rlimit *))                                                      \
-	X(int, setrlimit, (int, const struct rlimit *))                                                \
-	X(int, prlimit, (pid_t, int, const struct rlimit *, struct rlimit *))                          \
 	X(int, execve, (const char *, char *const[], char *const[]))                                   \
 	X(int, execvpe, (const char *, char *const[], char *const[]))                                  \
 	X(int, fexecve, (int, char *const[], char *const[]))                                           \

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "real.h"
@@ -68,60 +69,64 @@ struct sock *table_take(int fd)
 /* ---- hidden descriptors ---- */
 
 static _Atomic uint64_t hidden[TABLE_SIZE / 64];
-static int lowest = 512; /* where the library's own begin */
-static struct rlimit shown;
-static bool raised;
-static rlim_t raised_to;
+static _Atomic unsigned int hidden_count;
+struct lock hidden_lock;
 
-/* The hard limit is the kernel's; the soft one is raised to it, and the program is shown its own. */
-void hidden_setup(void)
+/*
+ * Where the library's own begin: above the program's soft limit, so that they take nothing from it, and select's sets have room for all that
+ * it gets; where the hard limit leaves little there, in the last quarter below that.
+ */
+static rlim_t lowest(const struct rlimit *limit)
 {
+	rlim_t most = limit->rlim_max < TABLE_SIZE ? limit->rlim_max : TABLE_SIZE;
+
+	return limit->rlim_cur < most / 4 * 3 ? limit->rlim_cur : most / 4 * 3;
+}
+
+bool hidden_has_room(void)
+{
+	enum { FOR_A_CONNECTION = 8 };
 	struct rlimit limit;
+	rlim_t most;
 
-	if (real()->getrlimit(RLIMIT_NOFILE, &limit) != 0)
-		return;
-	shown = limit;
-	if (limit.rlim_cur < limit.rlim_max) {
-		limit.rlim_cur = limit.rlim_max;
-		raised = real()->setrlimit(RLIMIT_NOFILE, &limit) == 0;
-		raised_to = limit.rlim_cur;
-	}
-	if (raised && shown.rlim_cur < TABLE_SIZE / 2)
-		lowest = (int)shown.rlim_cur;
-	else
-		lowest = shown.rlim_cur / 2 < TABLE_SIZE / 2 ? (int)shown.rlim_cur / 2 : TABLE_SIZE / 2;
+	if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+		return false;
+	most = limit.rlim_max < TABLE_SIZE ? limit.rlim_max : TABLE_SIZE;
+	return atomic_load(&hidden_count) + FOR_A_CONNECTION <= most - lowest(&limit);
 }
 
-/* The soft limit goes from what it was left at to another one; not if somebody else has changed it since. */
-static void move_limit(rlim_t from, rlim_t to)
+/* The kernel gives numbers up to the soft limit alone. It is the program's, so it is raised for this one call. */
+static int copy_up(int fd)
 {
-	struct rlimit limit;
+	struct rlimit own, wide, was;
+	int high;
 
-	if (!raised || real()->getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur != from)
-		return;
-	limit.rlim_cur = to;
-	(void)real()->setrlimit(RLIMIT_NOFILE, &limit);
-}
-
-void hidden_before_exec(void)
-{
-	move_limit(raised_to, shown.rlim_cur);
-}
-
-void hidden_after_failed_exec(void)
-{
-	move_limit(shown.rlim_cur, raised_to);
+	if (getrlimit(RLIMIT_NOFILE, &own) != 0)
+		return -1;
+	if (lowest(&own) < own.rlim_cur)
+		return real()->fcntl(fd, F_DUPFD_CLOEXEC, (int)lowest(&own));
+	wide = (struct rlimit){ own.rlim_max, own.rlim_max };
+	if (setrlimit(RLIMIT_NOFILE, &wide) != 0)
+		return -1;
+	high = real()->fcntl(fd, F_DUPFD_CLOEXEC, (int)own.rlim_cur);
+	if (prlimit(0, RLIMIT_NOFILE, &own, &was) == 0 && (was.rlim_cur != wide.rlim_cur || was.rlim_max != wide.rlim_max))
+		(void)setrlimit(RLIMIT_NOFILE, &was); /* the program has set one meanwhile */
+	return high;
 }
 
 static void hide(int fd)
 {
 	atomic_fetch_or(&hidden[fd / 64], UINT64_C(1) << fd % 64);
+	atomic_fetch_add(&hidden_count, 1);
 }
 
 int hidden_copy(int fd)
 {
-	int high = real()->fcntl(fd, F_DUPFD_CLOEXEC, lowest);
+	int high;
 
+	lock_take(&hidden_lock);
+	high = copy_up(fd);
+	lock_release(&hidden_lock);
 	if (high >= TABLE_SIZE) {
 		real()->close(high);
 		return -1;
@@ -153,8 +158,10 @@ void hidden_close(int fd)
 {
 	if (fd < 0)
 		return;
-	if (fd < TABLE_SIZE)
+	if (hidden_has(fd)) {
 		atomic_fetch_and(&hidden[fd / 64], ~(UINT64_C(1) << fd % 64));
+		atomic_fetch_sub(&hidden_count, 1);
+	}
 	real()->close(fd);
 }
 
@@ -176,68 +183,3 @@ int hidden_next(unsigned int from)
 	}
 	return -1;
 }
-
-/* ---- the program's limit; a sanitizer's runtime asks for it before anything can run ---- */
-
-#ifndef SANITIZED
-
-EXPORT int getrlimit(__rlimit_resource_t resource, struct rlimit *limit)
-{
-	if (resource == RLIMIT_NOFILE && raised) {
-		*limit = shown;
-		return 0;
-	}
-	return real()->getrlimit((int)resource, limit);
-}
-
-EXPORT int getrlimit64(__rlimit_resource_t resource, struct rlimit64 *limit)
-{
-	return getrlimit(resource, (struct rlimit *)limit);
-}
-
-/*
- * A program that lowers its own limit lowers what it is shown; one that raises it has it already. A child of vfork has a limit of its
- * own, but its parent's memory.
- */
-EXPORT int setrlimit(__rlimit_resource_t resource, const struct rlimit *limit)
-{
-	struct rlimit now = *limit;
-
-	if (resource != RLIMIT_NOFILE || !raised || !process_is_ours())
-		return real()->setrlimit((int)resource, limit);
-	if (limit->rlim_cur > limit->rlim_max) {
-		errno = EINVAL;
-		return -1;
-	}
-	now.rlim_cur = now.rlim_max;
-	if (real()->setrlimit(RLIMIT_NOFILE, &now) != 0)
-		return -1;
-	raised_to = now.rlim_cur;
-	shown = *limit;
-	return 0;
-}
-
-EXPORT int setrlimit64(__rlimit_resource_t resource, const struct rlimit64 *limit)
-{
-	return setrlimit(resource, (const struct rlimit *)limit);
-}
-
-EXPORT int prlimit(pid_t pid, __rlimit_resource_t resource, const struct rlimit *limit, struct rlimit *before)
-{
-	struct rlimit was = shown;
-
-	if (resource != RLIMIT_NOFILE || !raised || !process_is_ours() || (pid != 0 && pid != getpid()))
-		return real()->prlimit(pid, (int)resource, limit, before);
-	if (limit != NULL && setrlimit(resource, limit) != 0)
-		return -1;
-	if (before != NULL)
-		*before = was;
-	return 0;
-}
-
-EXPORT int prlimit64(pid_t pid, __rlimit_resource_t resource, const struct rlimit64 *limit, struct rlimit64 *before)
-{
-	return prlimit(pid, resource, (const struct rlimit *)limit, (struct rlimit *)before);
-}
-
-#endif

@@ -13,6 +13,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "../clients/c/lock.h"
+
 struct sock;
 
 enum { TABLE_SIZE = 1 << 20 };
@@ -66,11 +68,10 @@ void hidden_drain(int fd);
 /* For close_range: the lowest hidden one from a number on, or -1. */
 int hidden_next(unsigned int from);
 
-/* Makes room for descriptors; the program goes on seeing its own limit. */
-void hidden_setup(void);
+/* Held by a fork, so that the child does not begin with the limit as it is for a moment. */
+extern struct lock hidden_lock;
 
-/* A program that is exec'ed gets this one's limit. If the exec fails there must be room again, before what lies high is put back. */
-void hidden_before_exec(void);
-void hidden_after_failed_exec(void);
+/* Whether there are numbers left for those of another connection. */
+bool hidden_has_room(void);
 
 #endif

@@ -334,8 +334,46 @@ static void closed_all(void)
 	pair_close(p);
 }
 
+/* The highest number that a program with these limits gets, with a connection to itself. */
+static int highest(rlim_t soft, rlim_t hard)
+{
+	struct rlimit limit = { soft, hard };
+	struct pair p;
+	int top = 0;
+
+	check(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+	p = pair_open();
+	for (int fd; (fd = dup(0)) >= 0;)
+		top = fd;
+	check(errno == EMFILE);
+	write_all(p.client, "x", 1);
+	check(close(p.client) == 0);
+	return top;
+}
+
+/* Its limit is the program's: select's sets hold what it gets, and little of it goes to others. */
+static void few_descriptors(void)
+{
+	struct rlimit limit;
+
+	check(getrlimit(RLIMIT_NOFILE, &limit) == 0);
+	for (int equal = 0; equal <= 1; equal++) {
+		pid_t child = fork();
+
+		check(child >= 0);
+		if (child == 0) {
+			int top = highest(128, equal ? 128 : limit.rlim_max);
+
+			check(equal ? top >= 95 && top <= 127 : top == 127);
+			_exit(0);
+		}
+		wait_for(child);
+	}
+}
+
 void test_processes(void)
 {
+	RUN(few_descriptors);
 	RUN(copies);
 	RUN(replaced);
 	RUN(forked);
