@@ -90,7 +90,7 @@ struct device *device_current(void)
 			if (d != NULL) {
 				atomic_store_explicit(&current, d, memory_order_release);
 			} else {
-				debug("no device: %s", strerror(-err));
+				debug("no device: %s", err == -ENOTUNIQ ? "there are several mounts: ISMFS_MOUNT=DIR says which" : strerror(-err));
 				not_before = now_ns() + look_again;
 			}
 		}

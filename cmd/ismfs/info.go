@@ -127,7 +127,7 @@ func printInfo(w io.Writer, infos []mountInfo) error {
 		fmt.Fprintf(tw, "New DMBs:\tdmb_type %d, dmb_copy %d\n", m.DMBType, m.DMBCopy)
 		fmt.Fprintf(tw, "DMBs:\t%d of %d (one uid %d), each at most %s\n", s.DMBs, s.MaxDMBs, s.MaxDMBsPerUID, humanBytes(s.MaxDMBSize))
 		fmt.Fprintf(tw, "Memory:\t%s of %s (one uid %s)\n", humanBytes(s.Bytes), humanBytes(s.MaxBytes), humanBytes(s.MaxBytesPerUID))
-		fmt.Fprintf(tw, "Sockets:\t%s\n", map[bool]string{true: "SMC, for programs that use libsmc", false: "TCP (mounted with --sockets=off, or the programs could not be attached: ismfs doctor tells why)"}[m.Sockets])
+		fmt.Fprintf(tw, "Sockets:\t%s\n", map[bool]string{true: "SMC, for programs that use libsmc or run under smc_run", false: "TCP (mounted with --sockets=off, or the programs could not be attached: ismfs doctor tells why)"}[m.Sockets])
 		fmt.Fprintf(tw, "Transferred:\t%d bytes since activation\n", m.XferBytes)
 		for _, l := range s.Liars {
 			fmt.Fprintf(tw, "Not counted:\tpid %d, uid %d: %s\n", l.PID, l.UID, l.Why)

@@ -30,7 +30,7 @@ answers; its daemon stays in the background, unless --foreground is given.
 The daemon needs CAP_SYS_ADMIN in the initial user namespace, for FUSE passthrough, and CAP_SYS_PTRACE, to know its callers
 (root has both); its clients need no privilege.
 
-It also attaches the eBPF programs by which TCP sockets of programs that use libsmc say SMC to each other; all devices of
+It also attaches the eBPF programs by which TCP sockets of programs that use libsmc, or run under smc_run, say SMC to each other; all devices of
 the host share them. They stay attached while a process uses a device. If they cannot be it warns, and sockets stay TCP; see --sockets.
 
 SIGTERM or SIGINT: nothing new is registered, and when the last leased DMB is gone the tree is unmounted. A second one

@@ -9,13 +9,15 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"runtime/debug"
 	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/ismfs/ismfs/tree"
 )
+
+// version is set by the Makefile from git.
+var version = "devel"
 
 func main() {
 	if err := newCommand().Execute(); err != nil {
@@ -44,7 +46,7 @@ func newCommand() *cobra.Command {
 smcd and smcss, the tools of smc-tools. It reads nothing but the files of the mounted trees.
 
 Objects and commands may be shortened to any prefix that is unique: "smcd-dump d" is "smcd-dump device".`,
-		Version:      version(),
+		Version:      version,
 		SilenceUsage: true,
 		// Flags before the object are smcd's; the same letters behind it can mean something else.
 		TraverseChildren: true,
@@ -131,12 +133,4 @@ func notFound(err error) error {
 		return nil
 	}
 	return fmt.Errorf("SMC-D device not found: %w", err)
-}
-
-func version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok || info.Main.Version == "" {
-		return "(devel)"
-	}
-	return info.Main.Version
 }
