@@ -27,7 +27,8 @@ func newUmountCommand() *cobra.Command {
 		Long: strings.TrimSpace(`
 Unmounts a tree and so ends its device. While there are connections, DMBs are leased to programs, or files in the tree are
 open, it refuses and says which processes they belong to and what to do; --force switches the device off, which aborts every
-connection, and then unmounts. Programs that listen, or whose connections have ended, do not hinder it: they go on with TCP.
+connection, and then unmounts. Programs that listen, or whose connections have ended, do not hinder it: they go on with TCP. The
+daemon ends when they have let go of what they keep for their next connection.
 
 To end a device without breaking anything: echo drain > MOUNTPOINT/devices/loopback-ism/active, wait, umount.`),
 		Args: oneArg,
@@ -69,9 +70,9 @@ func umount(point string, force bool) error {
 // idleUmount unmounts unless there are connections. The kernel refuses while anything is open under this mount, so nothing
 // comes in between; but it knows nothing of DMBs that are open under a copy of the mount in another mount namespace, so the
 // device is asked, too. And programs keep their procs block open, and for ten minutes the DMBs of connections that have ended:
-// they are told to let go, and a block alone keeps nobody.
+// they are told to let go, and without a connection they keep nobody, also where they sleep and do not hear it.
 func idleUmount(d *tree.Device, point string) error {
-	if len(leases(d)) == 0 && unix.Unmount(point, unix.UMOUNT_NOFOLLOW) == nil {
+	if len(leases(d, all)) == 0 && unix.Unmount(point, unix.UMOUNT_NOFOLLOW) == nil {
 		return nil
 	}
 	before, err := d.Active()
@@ -84,8 +85,11 @@ func idleUmount(d *tree.Device, point string) error {
 	if err != nil {
 		return notAllowed(point, err)
 	}
-	waitFor(func() bool { return len(leases(d)) == 0 })
-	if len(leases(d)) == 0 && len(openers(point, "")) == 0 {
+	waitFor(func() bool { return len(leases(d, all)) == 0 })
+	if !carries(d) && len(leases(d, withoutBlock)) == 0 && len(openers(point, "")) == 0 {
+		if err := d.SetActive(tree.Inactive); err != nil { // withdraws what sleepers keep
+			return notAllowed(point, err)
+		}
 		return detach(point)
 	}
 	why := inUse(point, before)
@@ -113,7 +117,7 @@ func carries(d *tree.Device) bool {
 func inUse(point string, state tree.State) error {
 	var dmbs []string
 	if d, err := tree.Find(point); err == nil {
-		dmbs = leases(d)
+		dmbs = leases(d, all)
 	}
 	files := openers(point, strings.Join(dmbs, "\n"))
 	return withCode(exitInUse, fmt.Errorf("%s is in use:\n%s", point, refusal(point, state, dmbs, files)))
@@ -164,12 +168,17 @@ func forceUmount(point string) error {
 	if err != nil {
 		return notAllowed(point, err)
 	}
-	waitFor(func() bool { return len(leases(d)) == 0 })
+	waitFor(func() bool { return len(leases(d, all)) == 0 })
 	return detach(point)
 }
 
+// all and withoutBlock say of whose DMBs to speak, by the owner's pid. Who has a procs block has DMBs for connections, which are
+// listed.
+func all(int) bool              { return true }
+func withoutBlock(pid int) bool { return !hasBlock(usesOf(fmt.Sprintf("/proc/%d", pid))) }
+
 // leases describes the leased DMBs that the caller may see.
-func leases(d *tree.Device) []string {
+func leases(d *tree.Device, of func(pid int) bool) []string {
 	tokens, err := d.DMBs()
 	if err != nil {
 		return []string{err.Error()}
@@ -187,7 +196,7 @@ func leases(d *tree.Device) []string {
 			continue // gone meanwhile
 		}
 		owner := uint32(st.Ino >> 32)
-		if owner == 0 {
+		if owner == 0 || !of(pids[owner]) {
 			continue // made from a shell: it is in nobody's way
 		}
 		peer := "no peer"
@@ -212,10 +221,12 @@ func openers(point, leases string) []string {
 		if err != nil || pid == os.Getpid() {
 			continue
 		}
-		for _, u := range usesOf(dir) {
+		uses := usesOf(dir)
+		known := hasBlock(uses)
+		for _, u := range uses {
 			inside := u.path == point || strings.HasPrefix(u.path, point+"/")
 			name := strings.TrimSuffix(filepath.Base(u.path), " (deleted)")
-			if inside && !isBlock(u.path) && !strings.Contains(leases, "DMB "+name+",") {
+			if inside && !(known && u.isFile()) && !strings.Contains(leases, "DMB "+name+",") {
 				lines = append(lines, processName(pid)+" "+u.String())
 			}
 		}
@@ -238,10 +249,17 @@ func isBlock(path string) bool {
 	return filepath.Base(filepath.Dir(path)) == "procs" && strings.HasSuffix(filepath.Dir(filepath.Dir(path)), "/"+tree.DeviceName)
 }
 
+func hasBlock(uses []use) bool {
+	return slices.ContainsFunc(uses, func(u use) bool { return isBlock(u.path) })
+}
+
 // A use is how a process keeps a file busy.
 type use struct {
 	path, how string
 }
+
+// isFile is false of a directory that a process is in.
+func (u use) isFile() bool { return u.how == "open" || u.how == "mapped" }
 
 func (u use) String() string { return "has " + u.path + " " + u.how }
 
