@@ -56,6 +56,18 @@ func Attach(dev *tree.Device, t Token, size int) (*Attached, error) {
 	return a, nil
 }
 
+// StandIn returns memory in the place of a peer's DMB of size bytes that has gone before it could be attached: what is written
+// there nobody reads. It has no token and no owner, is mapped, and Links fails.
+func StandIn(size int) (*Attached, error) {
+	mapping, err := mapAnonymous(size)
+	if err != nil {
+		return nil, err
+	}
+	a := &Attached{size: size, fd: -1}
+	a.use(mapping)
+	return a, nil
+}
+
 // openForWriting opens as the DMB's mode demands: a separated one refuses to be opened for reading.
 func openForWriting(path string) (fd int, mappable bool, err error) {
 	fd, err = openFile(path, readWrite)
@@ -89,15 +101,20 @@ func (a *Attached) mapIt() error {
 	if a.size >= hugePage {
 		align = hugePage
 	}
-	var err error
-	if a.mapping, err = mapFile(a.fd, a.size, align); err != nil {
+	mapping, err := mapFile(a.fd, a.size, align)
+	if err != nil {
 		return err
 	}
+	a.use(mapping)
+	return populate(a.mapping)
+}
+
+func (a *Attached) use(mapping []byte) {
+	a.mapping = mapping
 	a.producer = word64(a.mapping, smc.OffProducer)
 	a.consumer = word64(a.mapping, smc.OffConsumer)
 	a.sequence = word32(a.mapping, smc.OffSignal)
 	a.wait = waitWord{word32(a.mapping, smc.OffWait)}
-	return populate(a.mapping)
 }
 
 func (a *Attached) storeType() error {
@@ -193,6 +210,9 @@ func (a *Attached) Links() (int, error) {
 func (a *Attached) Close() error {
 	err := unmap(a.mapping)
 	a.mapping = nil
+	if a.fd < 0 {
+		return err
+	}
 	return errors.Join(err, closeFile(a.fd))
 }
 

@@ -32,6 +32,15 @@ func mapFile(fd, size, align int) ([]byte, error) {
 	return unsafe.Slice((*byte)(at), size), nil
 }
 
+// mapAnonymous maps memory of this process's own.
+func mapAnonymous(size int) ([]byte, error) {
+	at, err := unix.MmapPtr(-1, 0, nil, uintptr(size), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANONYMOUS)
+	if err != nil {
+		return nil, fmt.Errorf("mmap of %d bytes: %w", size, err)
+	}
+	return unsafe.Slice((*byte)(at), size), nil
+}
+
 // reserve finds a place for size bytes at a multiple of align: it takes more, and gives back what is before and behind.
 func reserve(size, align int) (unsafe.Pointer, error) {
 	base, err := unix.MmapPtr(-1, 0, nil, uintptr(size+align), unix.PROT_NONE,

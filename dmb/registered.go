@@ -143,6 +143,11 @@ func (r *Registered) Producer() uint64 { return r.producer.Load() }
 // Consumer loads the peer's consumer word.
 func (r *Registered) Consumer() uint64 { return r.consumer.Load() }
 
+// Met reports whether a peer was ever attached: it says so in the header. A DMB that is used again has had this peer before.
+func (r *Registered) Met() bool {
+	return word64(r.mapping, 0).Load() != 0 || r.Producer() != 0 || r.Consumer() != 0
+}
+
 // Waiting loads how a side of the peer waits. The value can be none of the constants.
 func (r *Registered) Waiting(s Side) Wait { return r.wait.get(s) }
 

@@ -32,6 +32,7 @@ func closeFile(int) error                   { return errors.ErrUnsupported }
 func truncate(int, int) error               { return errors.ErrUnsupported }
 func stat(int) (status, error)              { return status{}, errors.ErrUnsupported }
 func mapFile(int, int, int) ([]byte, error) { return nil, errors.ErrUnsupported }
+func mapAnonymous(int) ([]byte, error)      { return nil, errors.ErrUnsupported }
 func unmap([]byte) error                    { return errors.ErrUnsupported }
 func adviseHugePages([]byte, bool)          {}
 func collapse([]byte)                       {}

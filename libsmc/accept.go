@@ -5,6 +5,8 @@ package libsmc
 import (
 	"errors"
 	"net"
+	"os"
+	"syscall"
 	"time"
 
 	"github.com/ismfs/ismfs/bpf/smcopt"
@@ -21,7 +23,7 @@ const clcTimeout = 6 * time.Second // CLC_WAIT_TIME
 func (c *Conn) serve() { c.settleError(c.answer()) }
 
 func (c *Conn) answer() error {
-	c.await()
+	c.await(clcTimeout)
 	p, err := readProposal(c.tcp)
 	c.heard()
 	if err != nil {
@@ -59,12 +61,12 @@ func (c *Conn) answer() error {
 	return c.open(attempt)
 }
 
-// await gives the client its time for the next message, or none if the handshake has been given up.
-func (c *Conn) await() {
+// await gives the client its time for the next message or its end, or none if the handshake has been given up.
+func (c *Conn) await(patience time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.awaiting = true
-	limit := time.Now().Add(clcTimeout)
+	limit := time.Now().Add(patience)
 	if c.givenUp {
 		limit = time.Unix(1, 0)
 	}
@@ -91,7 +93,7 @@ func (c *Conn) giveUp() {
 
 // confirmed waits for the client's Confirm and checks it.
 func (c *Conn) confirmed(a *link.Attempt, accept *smc.AcceptConfirm) error {
-	c.await()
+	c.await(clcTimeout)
 	confirm, err := readAnswer(c.tcp, smc.MsgConfirm)
 	c.heard()
 	if err != nil {
@@ -100,7 +102,26 @@ func (c *Conn) confirmed(a *link.Attempt, accept *smc.AcceptConfirm) error {
 	if _, err := smc.CheckConfirm(accept, &confirm); err != nil {
 		return err
 	}
-	return failed(a.Confirmed(&confirm))
+	err = a.Confirmed(&confirm)
+	if errors.Is(err, syscall.ENOENT) {
+		err = c.outlive(a, err)
+	}
+	return failed(err)
+}
+
+// endTimeout is how long the end of a client that has let go of its DMB is waited for.
+const endTimeout = time.Second
+
+// outlive goes on where the client may have written, closed and exited before this side came to its Confirm. Over TCP that is no
+// error. gone is the error if it has not ended.
+func (c *Conn) outlive(a *link.Attempt, gone error) error {
+	c.await(endTimeout)
+	n, end := c.tcp.Read(make([]byte, 1))
+	c.heard()
+	if n > 0 || errors.Is(end, os.ErrDeadlineExceeded) {
+		return gone
+	}
+	return a.Outlive(end)
 }
 
 // failed keeps a decline code in err from being sent: the client has its connection already, so only a reset is left

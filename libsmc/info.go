@@ -42,13 +42,13 @@ type Info struct {
 	GID         smc.GID
 	EID         smc.EID
 	LinkGroup   uint32    // this side's id of the link group
-	PeerProcess uint32    // the peer's procs id; the device has confirmed it
+	PeerProcess uint32    // the peer's procs id; the device has confirmed it. 0: it had gone
 	Token       dmb.Token // of this side's DMB
-	PeerToken   dmb.Token
-	ReadBuffer  int  // bytes of this side's ring
-	WriteBuffer int  // bytes of the peer's ring
-	Copied      bool // dmb_copy 1: what is written is copied by a system call
-	Wait        Wait // how it waits now: what was asked for, as far as the mount allows
+	PeerToken   dmb.Token // 0: it had gone before it could be attached
+	ReadBuffer  int       // bytes of this side's ring
+	WriteBuffer int       // bytes of the peer's ring
+	Copied      bool      // dmb_copy 1: what is written is copied by a system call
+	Wait        Wait      // how it waits now: what was asked for, as far as the mount allows
 
 	// Of this connection, in SMC-D mode.
 	BytesRead    uint64

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
@@ -79,6 +80,14 @@ bool buffer_is_own(uint64_t token, enum role role)
 	return false;
 }
 
+bool buffer_was_met(const struct buffer *b)
+{
+	uint64_t words[ISMFS_OFF_SEQ / sizeof(uint64_t)];
+
+	memcpy(words, b->dmb.map, sizeof(words));
+	return (words[0] | words[1] | words[2]) != 0;
+}
+
 bool buffer_has_peer(const struct buffer *b)
 {
 	struct stat st;
@@ -113,6 +122,24 @@ int remote_attach(struct device *d, uint64_t token, size_t size, struct remote *
 	r->next = remotes;
 	remotes = r;
 	*attached = r;
+	return 0;
+}
+
+int remote_stand_in(size_t size, struct remote **made)
+{
+	void *map = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	struct remote *r = map != MAP_FAILED ? calloc(1, sizeof(*r)) : NULL;
+
+	if (map == MAP_FAILED)
+		return -errno;
+	if (r == NULL) {
+		munmap(map, size);
+		return -ENOMEM;
+	}
+	r->dmb = (struct ismfs_dmb){ .size = size, .map = map, .fd = -1 };
+	r->bell = -1;
+	r->in_use = r->stand_in = true;
+	*made = r;
 	return 0;
 }
 

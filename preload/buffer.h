@@ -25,6 +25,7 @@ struct remote {
 	uint32_t owner; /* the procs id of the process that registered it */
 	struct group *group;
 	bool in_use;
+	bool stand_in; /* nobody's: in the place of one that has gone */
 	struct remote *next; /* of all */
 };
 
@@ -33,10 +34,17 @@ int buffer_register(struct device *d, enum role role, size_t size, struct buffer
 void buffer_close(struct buffer *b);
 /* Is a token that a peer says is its own one of this process's, in the same role? No end of a connection is connected to itself. */
 bool buffer_is_own(uint64_t token, enum role role);
+/* Has a peer ever been attached? It says so in the header; one that is used again has had this peer before. */
+bool buffer_was_met(const struct buffer *b);
 /* Does somebody hold it beside this process? */
 bool buffer_has_peer(const struct buffer *b);
 
 int remote_attach(struct device *d, uint64_t token, size_t size, struct remote **attached);
+/*
+ * Memory in the place of a peer's DMB that has gone before it could be attached: what is written there nobody reads. It has no token, is of
+ * no list, and ends with its connection.
+ */
+int remote_stand_in(size_t size, struct remote **made);
 /* One that stayed attached, or NULL. */
 struct remote *remote_find(uint64_t token);
 /* The next of all that is of a group and not in use, or NULL. */

@@ -11,6 +11,10 @@
 #include "sock.h"
 #include "wait.h"
 
+/* In awaits, in place of a message: the end of TCP, since the client's DMB has gone; and for how long. */
+enum { AWAITS_END = 0xFF };
+static const int64_t end_ns = INT64_C(1000000000);
+
 /* For each message of a client, once the server's program has the connection (CLC_WAIT_TIME). */
 static const int64_t clc_ns = INT64_C(6000000000);
 
@@ -282,11 +286,37 @@ static void confirmed(struct sock *s, int fd, const unsigned char *b, size_t n)
 		begin_stream(s, fd);
 		return;
 	}
+	if (code == -ENOENT) {
+		s->shared->awaits = AWAITS_END;
+		s->shared->deadline = now_ns() + end_ns;
+		return;
+	}
 	link_abandon(&s->link, false);
 	if (code > 0)
 		decline(s, fd, (uint32_t)code);
 	else
 		fail(s, fd, (int)-code);
+}
+
+/* A client may have written, closed and exited before this side came to its Confirm. Over TCP that is no error. */
+static bool outlive(struct sock *s, int fd)
+{
+	struct pollfd tcp = { .fd = fd, .events = POLLIN | POLLRDHUP };
+	int err = -ENOENT;
+
+	if (real()->poll(&tcp, 1, 0) <= 0 && now_ns() < s->shared->deadline)
+		return false;
+	if (tcp.revents & (POLLRDHUP | POLLHUP | POLLERR))
+		err = link_outlive(&s->link);
+	if (err == 0) {
+		begin_stream(s, fd);
+		if (sock_kind(s) == SOCK_SMC)
+			sock_tcp_event(s, fd);
+	} else {
+		link_abandon(&s->link, false);
+		fail(s, fd, -err);
+	}
+	return true;
 }
 
 /* ---- steps ---- */
@@ -302,6 +332,8 @@ static bool step(struct sock *s, int fd)
 
 	if (sock_kind(s) == SOCK_CONNECTING)
 		return connecting(s, fd);
+	if (sh->awaits == AWAITS_END)
+		return outlive(s, fd);
 	n = next_message(fd, b, &h);
 	if (n == 0 && now_ns() < sh->deadline)
 		return false;

@@ -33,6 +33,8 @@ void link_finish(struct link *l, bool own, bool peers)
 
 	if (l->peer != NULL) {
 		l->peer->in_use = false;
+		if (l->peer->stand_in)
+			own = peers = false;
 		if (!peers || g == NULL || !group_usable(g))
 			remote_close(l->peer);
 	}
@@ -169,8 +171,20 @@ int64_t link_confirmed(struct link *l, struct device *d, const struct clc_answer
 	lock_take(&link_lock);
 	endings_sweep(now_ns());
 	err = confirm_locked(l, d, confirm);
+	if (err == -ENOENT) {
+		l->lost = (size_t)SMC_MIN_BUFFER << confirm->size;
+		l->pages = false;
+		if (l->peer != NULL)
+			remote_close(l->peer);
+		l->peer = NULL;
+	}
 	lock_release(&link_lock);
 	return err;
+}
+
+int link_outlive(struct link *l)
+{
+	return buffer_was_met(l->own) ? remote_stand_in(l->lost, &l->peer) : -ENOENT;
 }
 
 static int64_t connect_locked(struct link *l, struct device *d, const struct clc_answer *accept, uint8_t size, struct clc_answer *confirm)

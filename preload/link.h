@@ -26,14 +26,20 @@ struct link {
 	struct remote *peer;
 	uint16_t own_bit, peer_bit;
 	bool first, told, pages;
+	size_t lost; /* the size of the peer's DMB, which had gone already */
 };
 
 /* All return 0, a decline code, or a negative errno where the connection has to be reset. */
 
 /* The server's half, for the client that says it is the process peer; fills in the Accept. */
 int64_t link_serve(struct link *l, struct device *d, uint32_t peer, uint8_t size, struct clc_answer *accept);
-/* The Confirm that answers it: attaches the client's DMB. */
+/* The Confirm that answers it: attaches the client's DMB. -ENOENT: that, its bell or its doorbell page is not there (any more). */
 int64_t link_confirmed(struct link *l, struct device *d, const struct clc_answer *confirm);
+/*
+ * After a link_confirmed that said -ENOENT, once TCP has ended: the client has ended before this side came to its Confirm. It may have sent
+ * all that it had to say, which lies in the own DMB. -ENOENT: it never came there.
+ */
+int link_outlive(struct link *l);
 /* The client's half, in answer to an Accept; fills in the Confirm. */
 int64_t link_connect(struct link *l, struct device *d, const struct clc_answer *accept, uint8_t size, struct clc_answer *confirm);
 

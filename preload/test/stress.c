@@ -4,10 +4,15 @@
  *
  *   smc-run-stress serve PORT             echoes; every second client is a thread's, every other one a child's
  *   smc-run-stress talk PORT MS THREADS   each thread connects, exchanges bytes that it knows again, closes, and begins anew
+ *   smc-run-stress once PORT N HOW        connects, writes N bytes and ends
+ *   smc-run-stress collect PORT WHEN      takes such clients one after another, and says what it has got of each. WHEN: soon, or late: it
+ *                                         looks at their Confirm when they have gone
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
+#include <netinet/tcp.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -16,7 +21,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -65,13 +72,20 @@ static void *echo_in_thread(void *fd)
 	return NULL;
 }
 
-static void serve(void)
+static int listens(void)
 {
 	int listener = socket(AF_INET, SOCK_STREAM, 0), one = 1;
 
 	(void)setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
 	if (bind(listener, (struct sockaddr *)&address, sizeof(address)) != 0 || listen(listener, 128) != 0)
 		fail("listen");
+	return listener;
+}
+
+static void serve(void)
+{
+	int listener = listens();
+
 	signal(SIGCHLD, SIG_IGN);
 	signal(SIGPIPE, SIG_IGN);
 	for (int i = 0;; i++) {
@@ -172,19 +186,135 @@ static void *talk(void *argument)
 	return NULL;
 }
 
+/* ---- clients that do not stay ---- */
+
+static unsigned char nth(size_t i)
+{
+	return (unsigned char)(i % 251);
+}
+
+static bool has_ended(int fd)
+{
+	struct tcp_info info = { 0 };
+	socklen_t size = sizeof(info);
+
+	return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0 || info.tcpi_state != TCP_ESTABLISHED;
+}
+
+/* The client can write once it has been answered, which a poll does; the rest of its handshake is left for later. */
+static void wait_for_end(int fd)
+{
+	struct pollfd in = { .fd = fd, .events = POLLIN };
+
+	for (int i = 0; i < 1000 && !has_ended(fd); i++) {
+		usleep(2000);
+		if (i % 100 == 5)
+			(void)poll(&in, 1, 0);
+	}
+	usleep(20000); /* its memory goes after its TCP */
+}
+
+/* Returns what read ended with: 0, an errno. */
+static int collect_one(int fd, size_t *got)
+{
+	unsigned char b[5000];
+	ssize_t n;
+
+	*got = 0;
+	while ((n = read(fd, b, sizeof(b))) > 0)
+		for (ssize_t i = 0; i < n; i++)
+			if (b[i] != nth((*got)++))
+				return EILSEQ;
+	return n < 0 ? errno : 0;
+}
+
+static void collect(bool late)
+{
+	int listener = listens();
+
+	signal(SIGPIPE, SIG_IGN);
+	for (;;) {
+		int fd = accept(listener, NULL, NULL), error;
+		size_t got;
+
+		if (fd < 0)
+			fail("accept");
+		if (late)
+			wait_for_end(fd);
+		error = collect_one(fd, &got);
+		close(fd);
+		printf("got %zu, then %s\n", got, error != 0 ? strerror(error) : "the end");
+		fflush(stdout);
+	}
+}
+
+static void end_as(const char *how, int fd)
+{
+	struct rlimit none = { 0, 0 };
+	struct linger zero = { 1, 0 };
+
+	(void)setrlimit(RLIMIT_CORE, &none);
+	if (strcmp(how, "close") == 0)
+		close(fd);
+	else if (strcmp(how, "shutdown") == 0)
+		(void)shutdown(fd, SHUT_WR);
+	else if (strcmp(how, "linger") == 0 && setsockopt(fd, SOL_SOCKET, SO_LINGER, &zero, sizeof(zero)) == 0)
+		close(fd);
+	else if (strcmp(how, "exit") == 0)
+		exit(0);
+	else if (strcmp(how, "quick_exit") == 0)
+		quick_exit(0);
+	else if (strcmp(how, "exit_group") == 0)
+		(void)syscall(SYS_exit_group, 0);
+	else if (strcmp(how, "exec") == 0)
+		(void)execl("/bin/true", "true", (char *)NULL);
+	else if (strcmp(how, "abort") == 0)
+		abort();
+	else if (strcmp(how, "kill") == 0)
+		(void)raise(SIGKILL);
+	else if (strcmp(how, "term") == 0)
+		(void)raise(SIGTERM);
+	_exit(0);
+}
+
+static void once(size_t size, const char *how)
+{
+	struct exchange all = { .fd = socket(AF_INET, SOCK_STREAM, 0), .n = size };
+	unsigned char *b = malloc(size);
+
+	for (size_t i = 0; i < size; i++)
+		b[i] = nth(i);
+	if (all.fd < 0 || connect(all.fd, (struct sockaddr *)&address, sizeof(address)) != 0)
+		fail("connect");
+	all.out = b;
+	send_all(&all);
+	end_as(how, all.fd);
+}
+
+static bool is_mode(const char *mode, const char *name, int argc, int args)
+{
+	return strcmp(mode, name) == 0 && argc == args;
+}
+
 int main(int argc, char **argv)
 {
 	pthread_t threads[64];
 	int n;
 
-	if (argc < 3 || (argc != 5 && strcmp(argv[1], "serve") != 0)) {
-		fprintf(stderr, "usage: smc-run-stress serve PORT | talk PORT MS THREADS\n");
+	if (argc < 3) {
+		fprintf(stderr, "usage: smc-run-stress serve PORT | talk PORT MS THREADS | once PORT N HOW | collect PORT WHEN\n");
 		return 2;
 	}
 	address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	address.sin_port = htons((uint16_t)atoi(argv[2]));
-	if (strcmp(argv[1], "serve") == 0)
+	if (is_mode(argv[1], "serve", argc, 3))
 		serve();
+	else if (is_mode(argv[1], "collect", argc, 4))
+		collect(strcmp(argv[3], "late") == 0);
+	else if (is_mode(argv[1], "once", argc, 5))
+		once((size_t)atoi(argv[3]), argv[4]);
+	else if (!is_mode(argv[1], "talk", argc, 5))
+		return 2;
 	until = now_ms() + atoi(argv[3]);
 	n = atoi(argv[4]) < 64 ? atoi(argv[4]) : 64;
 	for (int i = 0; i < n; i++)

@@ -3,10 +3,12 @@
 package link
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"os"
 	"sync"
+	"syscall"
 
 	"github.com/ismfs/ismfs/dmb"
 	"github.com/ismfs/ismfs/libsmc/internal/stream"
@@ -25,6 +27,8 @@ type Attempt struct {
 	told   bool // the peer knows the token of own
 	peer   *remote
 	bit    uint16 // of the peer's DMB in the peer's page
+	lost   int    // the size of the peer's DMB, which had gone already
+	end    error  // how TCP has ended then: io.EOF by a FIN
 	deaf   bool   // the peer never sleeps on its DMB's bell if there are pages
 	pages  *stream.Pages
 	first  bool
@@ -166,8 +170,46 @@ func (a *Attempt) message(t smc.MsgType, page dmb.Token) smc.AcceptConfirm {
 }
 
 // Confirmed takes the client's Confirm, which CheckConfirm has found good: it attaches the client's DMB, by which the device
-// confirms who the client is. After an error the connection must be reset.
+// confirms who the client is. After an error the connection must be reset, but for syscall.ENOENT: the client's DMB, its bell or
+// its doorbell page is not there (any more). See Outlive.
 func (a *Attempt) Confirmed(confirm *smc.AcceptConfirm) error {
+	err := a.confirmed(confirm)
+	if errors.Is(err, syscall.ENOENT) {
+		a.lost = smc.UncompressBufSize(confirm.DMBESize)
+		a.losePeer()
+	}
+	return err
+}
+
+func (a *Attempt) losePeer() {
+	a.pages = nil
+	if a.peer == nil {
+		return
+	}
+	a.dev.mu.Lock()
+	r := a.dev.forget(a.peer)
+	a.dev.mu.Unlock()
+	a.peer = nil
+	r.Close()
+}
+
+// Outlive goes on after a Confirmed that said ENOENT, once TCP has ended, by a FIN if end is io.EOF: the client has ended before
+// this side came to its Confirm. It may have sent all that it had to say, which lies in the own DMB.
+//
+// Error: syscall.ENOENT the client never came there.
+func (a *Attempt) Outlive(end error) error {
+	if !a.own.Met() {
+		return fmt.Errorf("the client's DMB: %w", syscall.ENOENT)
+	}
+	stand, err := dmb.StandIn(a.lost)
+	if err != nil {
+		return err
+	}
+	a.peer, a.end = &remote{Attached: stand, inUse: make(chan struct{})}, end
+	return nil
+}
+
+func (a *Attempt) confirmed(confirm *smc.AcceptConfirm) error {
 	g := a.group
 	err := a.dev.reflected(dmb.Token(confirm.Token), procs.Server)
 	if err != nil {
@@ -209,7 +251,7 @@ func (a *Attempt) Open(tcp *net.TCPConn, wait stream.Strategy, slot *dmb.Slot, i
 	c, err := stream.New(stream.Link{
 		Own: a.own.Registered, OwnBell: a.own.bell, Peer: a.peer.Attached, PeerBell: a.peer.bell,
 		TCP: tcp, Process: a.dev.Process, Epoch: a.own.epoch, Wait: wait, Pages: a.pages, OwnBit: a.ownBit, PeerBit: a.bit,
-		Slot: slot, Info: info, Release: a.release,
+		Slot: slot, Info: info, Release: a.release, Ended: a.end,
 	})
 	if err != nil {
 		return nil, err
@@ -226,6 +268,7 @@ func (a *Attempt) Open(tcp *net.TCPConn, wait stream.Strategy, slot *dmb.Slot, i
 // release takes the DMBs of a connection back. They are reused if both sides have said that they write no more.
 func (a *Attempt) release(reusable bool) {
 	d, g := a.dev, a.group
+	reusable = reusable && a.lost == 0
 	drop()
 	g.uncount(a.own)
 	d.mu.Lock()

@@ -180,11 +180,13 @@ var errBytes = &smc.ProtocolError{Msg: "SMC-D", Detail: "bytes on the TCP connec
 // Watch waits for the end of the TCP connection, which is the connection's sign of life. It returns when the connection is over:
 // at the peer's end, or some time after Close.
 func (c *Conn) Watch() {
-	n, err := c.link.TCP.Read(make([]byte, 1))
-	if n > 0 {
-		c.fail(errBytes)
+	if c.link.Ended == nil {
+		n, err := c.link.TCP.Read(make([]byte, 1))
+		if n > 0 {
+			c.fail(errBytes)
+		}
+		c.tcpGone(err)
 	}
-	c.tcpGone(err)
 	if c.closed.Load() {
 		c.freeIfUnused()
 	}

@@ -23,6 +23,7 @@ type Link struct {
 	OwnBell  *dmb.Bell    // nil where this side never sleeps on it: there are pages
 	PeerBell *dmb.Bell    // nil where the peer says that it never does
 	TCP      *net.TCPConn // stays open and idle
+	Ended    error        // it has ended: by a FIN if it is io.EOF; nil: not yet
 	Process  *Process
 	Epoch    uint64 // of the device, taken before Own was registered
 	Wait     Strategy
@@ -119,6 +120,9 @@ func New(l Link) (*Conn, error) {
 	}
 	c.describe()
 	l.TCP.SetReadDeadline(time.Time{}) // the handshake may have left one
+	if l.Ended != nil {
+		c.tcpGone(l.Ended)
+	}
 	return c, nil
 }
 
