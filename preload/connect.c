@@ -15,6 +15,7 @@
 #include "epoll.h"
 #include "handshake.h"
 #include "real.h"
+#include "self.h"
 #include "sock.h"
 #include "table.h"
 #include "wait.h"
@@ -99,7 +100,6 @@ static int begin(int fd, int result, int buffer)
 		return -1;
 	}
 	atomic_store(&s->shared->buffer, buffer);
-	s->shared->deadline = FOREVER;
 	table_set(fd, s, false);
 	if (going_on) {
 		learn_mode(s, fd);
@@ -113,7 +113,7 @@ static int begin(int fd, int result, int buffer)
 		if (sock_kind(s) != SOCK_PLAIN)
 			learn_mode(s, fd);
 		epoll_adopt(s, fd);
-		(void)handshake_wait(s, fd, now_ns() + settle_ns);
+		(void)handshake_wait(s, fd, READER, now_ns() + settle_ns);
 	}
 	sock_put(s);
 	return result;
@@ -297,14 +297,13 @@ static bool take(int fd, int flags, const struct sock *listener)
 	atomic_store(&s->shared->buffer, atomic_load(&listener->shared->buffer));
 	atomic_store(&s->shared->nonblocking, (flags & SOCK_NONBLOCK) != 0);
 	s->shared->awaits = CLC_PROPOSAL;
-	s->shared->deadline = now_ns() + INT64_C(6000000000); /* CLC_WAIT_TIME */
 	table_set(fd, s, false);
 	sock_describe(s, fd);
 	/*
 	 * A server that forks for each client answers in the child, so that what is told there is the child's own. But the client may be
 	 * this very thread, which waits for the answer.
 	 */
-	if (handshake_has_proposed())
+	if (self_has_clients())
 		(void)handshake_drive(s, fd);
 	sock_put(s);
 	return true;

@@ -45,8 +45,8 @@ static short look_at(struct request *r, nfds_t i)
 {
 	struct sock *s = r->watches[i].sock;
 
-	if (!handshake_drive(s, r->fds[i].fd))
-		return handshake_ready(s) & wanted(&r->fds[i]);
+	if (!handshake_lets(s, r->fds[i].fd, READER))
+		return handshake_ready(s, r->fds[i].fd, r->fds[i].events) & wanted(&r->fds[i]);
 	switch (sock_kind(s)) {
 	case SOCK_SMC:
 		return stream_ready(&s->stream) & wanted(&r->fds[i]);
@@ -55,6 +55,7 @@ static short look_at(struct request *r, nfds_t i)
 	}
 	sock_put(s);
 	r->watches[i].sock = NULL;
+	r->kernel[i].revents = 0; /* what it has said was of the handshake */
 	return 0;
 }
 
@@ -119,7 +120,7 @@ static nfds_t prepare(struct request *r, bool bells)
 		if (s == NULL)
 			continue;
 		if (sock_kind(s) != SOCK_SMC) {
-			k->events = handshake_awaits(s);
+			k->events = handshake_awaits(s, r->fds[i].events);
 			continue;
 		}
 		k->events = POLLIN | POLLRDHUP;
@@ -181,7 +182,7 @@ static void wake_up(struct request *r)
 static bool is_settling(const struct request *r)
 {
 	for (nfds_t i = 0; i < r->n; i++)
-		if (r->watches[i].sock != NULL && sock_kind(r->watches[i].sock) == SOCK_HANDSHAKE)
+		if (r->watches[i].sock != NULL && handshake_hurries(r->watches[i].sock))
 			return true;
 	return false;
 }

@@ -114,6 +114,10 @@ int main(int argc, char **argv)
 		return hand_over();
 	if (argc > 1 && strcmp(argv[1], "apart") == 0) {
 		test_apart();
+	} else if (argc > 1 && strcmp(argv[1], "early") == 0) {
+		test_early();
+	} else if (argc > 1 && strcmp(argv[1], "late") == 0) {
+		test_late();
 	} else {
 		test_calls();
 		test_forms();

@@ -46,6 +46,10 @@ void test_events(void);
 void test_waits(void);
 void test_processes(void);
 
+/* Calls that come before the other side has answered; a client that comes late. */
+void test_early(void);
+void test_late(void);
+
 /* What the library refuses, or leaves to TCP: for a program under smc_run alone. */
 void test_apart(void);
 
