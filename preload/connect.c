@@ -16,6 +16,7 @@
 #include "handshake.h"
 #include "real.h"
 #include "self.h"
+#include "settle.h"
 #include "sock.h"
 #include "table.h"
 #include "wait.h"
@@ -141,6 +142,24 @@ static int connect_again(struct sock *s, int fd, const struct sockaddr *to, sock
 	return -1;
 }
 
+/* AF_UNSPEC ends a connection by a reset, and its socket can connect again. Where others have it, too, it goes on for them. */
+static void disconnect(int fd)
+{
+	struct sock *s = table_get(fd, true);
+	struct linger linger = { 0 };
+	socklen_t size = sizeof(linger);
+
+	if (s == NULL)
+		return;
+	if (sock_kind(s) != SOCK_LISTENER && atomic_load(&s->fds) == 1 && atomic_load(&s->shared->holders) == 1) {
+		(void)real()->getsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, &size);
+		atomic_store(&s->shared->linger_zero, true);
+		sock_drop(fd);
+		(void)real()->setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+	}
+	sock_put(s);
+}
+
 EXPORT int connect(int fd, const struct sockaddr *to, socklen_t size)
 {
 	struct device *d;
@@ -149,6 +168,8 @@ EXPORT int connect(int fd, const struct sockaddr *to, socklen_t size)
 	int result, err, buffer;
 	bool tcp;
 
+	if (to != NULL && size >= sizeof(to->sa_family) && to->sa_family == AF_UNSPEC && table_has(fd))
+		disconnect(fd);
 	if (to == NULL || size < sizeof(to->sa_family) || (to->sa_family != AF_INET && to->sa_family != AF_INET6))
 		return real()->connect(fd, to, size);
 	s = table_get(fd, true);

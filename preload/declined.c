@@ -4,10 +4,10 @@
 #include <poll.h>
 
 #include "declined.h"
-#include "handshake.h"
 #include "io.h"
 #include "message.h"
 #include "real.h"
+#include "settle.h"
 #include "wait.h"
 
 /* How long a write waits for a server's program. */
@@ -65,7 +65,7 @@ void declined_proposal(struct sock *s, int fd, uint32_t code)
 	if (message_send_decline(fd, code))
 		begin(s, fd, code);
 	else
-		handshake_fail(s, fd, ECONNRESET);
+		settle_failed(s, fd, ECONNRESET);
 }
 
 bool declined_already(struct sock *s, int fd)
@@ -76,9 +76,9 @@ bool declined_already(struct sock *s, int fd)
 	if (n == 0 || n == -EAGAIN)
 		return false;
 	if (n < 0 && n != -ENODATA)
-		handshake_fail(s, fd, -n);
+		settle_failed(s, fd, -n);
 	else if (n == 1 && code != CLOSES && !message_send_decline(fd, SMC_DECL_PEERDECL))
-		handshake_fail(s, fd, ECONNRESET);
+		settle_failed(s, fd, ECONNRESET);
 	else
 		settle_plain(s, fd, SMC_DECL_PEERDECL, code);
 	return true;
@@ -97,7 +97,7 @@ static bool take_answer(struct sock *s, int fd)
 	if (n == -ENODATA || (n > 0 && (h.type == CLC_ACCEPT || h.type == CLC_DECLINE)))
 		become_plain(s, fd);
 	else
-		handshake_fail(s, fd, n > 0 ? EPROTO : -n);
+		settle_failed(s, fd, n > 0 ? EPROTO : -n);
 	return true;
 }
 
@@ -110,7 +110,7 @@ static bool take_crossing(struct sock *s, int fd)
 	if (n == -EAGAIN)
 		return false;
 	if (n < 0 && n != -ENODATA)
-		handshake_fail(s, fd, -n);
+		settle_failed(s, fd, -n);
 	else
 		become_plain(s, fd);
 	return true;

@@ -11,6 +11,7 @@
 #include "message.h"
 #include "real.h"
 #include "self.h"
+#include "settle.h"
 #include "sock.h"
 #include "wait.h"
 
@@ -57,73 +58,12 @@ short handshake_ready(struct sock *s, int fd, short events)
 	return ready | out.events;
 }
 
-/* ---- ends ---- */
-
-void note_fallback(struct sock *s, int fd, uint32_t reason, uint32_t diagnosis)
-{
-	struct shared *sh = s->shared;
-
-	sh->reason = reason;
-	sh->diagnosis = diagnosis;
-	if (s->device != NULL)
-		count_fallback(s->device->procs, sh->client, reason);
-	debug("%s fd %d: TCP: %s%s%s", sh->client ? "client" : "server", fd, smc_decline_name(reason), diagnosis ? ", the peer says " : "",
-	      diagnosis ? smc_decline_name(diagnosis) : "");
-}
-
-void become_plain(struct sock *s, int fd)
-{
-	atomic_store_explicit(&s->shared->kind, SOCK_PLAIN, memory_order_release);
-	declined_shut(s, fd);
-	sock_settled(s, fd);
-}
-
-void settle_plain(struct sock *s, int fd, uint32_t reason, uint32_t diagnosis)
-{
-	note_fallback(s, fd, reason, diagnosis);
-	become_plain(s, fd);
-}
-
-void handshake_fail(struct sock *s, int fd, int error)
-{
-	struct shared *sh = s->shared;
-
-	atomic_store(&sh->error, error);
-	atomic_store_explicit(&sh->kind, SOCK_FAILED, memory_order_release);
-	if (s->device != NULL)
-		count_handshake_error(s->device->procs, sh->client);
-	if (!s->ended)
-		tcp_reset(fd);
-	debug("%s fd %d: the handshake failed: %s", sh->client ? "client" : "server", fd, strerror(error));
-	sock_settled(s, fd);
-}
-
 static void decline(struct sock *s, int fd, uint32_t code)
 {
 	if (message_send_decline(fd, code))
 		settle_plain(s, fd, code, 0);
 	else
-		handshake_fail(s, fd, ECONNRESET);
-}
-
-static void begin_stream(struct sock *s, int fd)
-{
-	lock_take(&ends_lock);
-	if (!s->ended && link_open(&s->link, s->device, s) == 0) {
-		atomic_store(&s->shared->ends, 1);
-		s->joined = true;
-		atomic_store_explicit(&s->shared->kind, SOCK_SMC, memory_order_release);
-	}
-	lock_release(&ends_lock);
-	if (sock_kind(s) != SOCK_SMC) {
-		link_abandon(&s->link, false);
-		handshake_fail(s, fd, ECONNABORTED);
-		return;
-	}
-	declined_shut(s, fd);
-	debug("%s fd %d: SMC-D, token %016llx, peer token %016llx", s->shared->client ? "client" : "server", fd,
-	      (unsigned long long)link_token(&s->link), (unsigned long long)link_peer_token(&s->link));
-	sock_settled(s, fd);
+		settle_failed(s, fd, ECONNRESET);
 }
 
 /* A Decline in place of another message. */
@@ -134,7 +74,7 @@ static bool was_declined(struct sock *s, int fd, const unsigned char *b, int n, 
 	if (h->type != CLC_DECLINE)
 		return false;
 	if (clc_parse_decline(b, (size_t)n, &code, out_of_sync) != 0)
-		handshake_fail(s, fd, EPROTO);
+		settle_failed(s, fd, EPROTO);
 	else
 		settle_plain(s, fd, SMC_DECL_PEERDECL, code);
 	return true;
@@ -152,7 +92,7 @@ static void propose(struct sock *s, int fd)
 		return;
 	}
 	if (!message_send(fd, b, clc_put_proposal(b, &sh->sent, procs_id(s->device->procs)))) {
-		handshake_fail(s, fd, ECONNRESET);
+		settle_failed(s, fd, ECONNRESET);
 		return;
 	}
 	self_waits(s);
@@ -172,7 +112,7 @@ void handshake_connected(struct sock *s, int fd)
 	else if (answer == SMCOPT_PLAIN)
 		settle_plain(s, fd, SMC_DECL_PEERNOSMC, 0);
 	else
-		handshake_fail(s, fd, ECONNRESET); /* nobody can tell what the server has been promised */
+		settle_failed(s, fd, ECONNRESET); /* nobody can tell what the server has been promised */
 }
 
 /* A connect that did not wait: has it ended? */
@@ -201,21 +141,21 @@ static void accepted(struct sock *s, int fd, const unsigned char *b, size_t n)
 	int64_t code;
 
 	if (clc_parse_answer(b, n, &accept) != 0 || accept.type != CLC_ACCEPT) {
-		handshake_fail(s, fd, EPROTO);
+		settle_failed(s, fd, EPROTO);
 		return;
 	}
 	code = clc_check_accept(&s->shared->sent, &accept);
 	if (code == 0)
 		code = link_connect(&s->link, s->device, &accept, environment_buffer(atomic_load(&s->shared->buffer)), &confirm);
 	if (code < 0)
-		handshake_fail(s, fd, (int)-code);
+		settle_failed(s, fd, (int)-code);
 	else if (code > 0)
 		decline(s, fd, (uint32_t)code);
 	else if (message_send(fd, out, clc_put_answer(out, &confirm)))
-		begin_stream(s, fd);
+		settle_smc(s, fd);
 	else {
 		link_abandon(&s->link, false);
-		handshake_fail(s, fd, ECONNRESET);
+		settle_failed(s, fd, ECONNRESET);
 	}
 }
 
@@ -243,7 +183,7 @@ static void proposed(struct sock *s, int fd, const unsigned char *b, size_t n)
 	int64_t code;
 
 	if (clc_parse_proposal(b, n, &p) != 0) {
-		handshake_fail(s, fd, EPROTO);
+		settle_failed(s, fd, EPROTO);
 		return;
 	}
 	join_device(s);
@@ -264,7 +204,7 @@ static void proposed(struct sock *s, int fd, const unsigned char *b, size_t n)
 	sh->awaits = CLC_CONFIRM; /* whenever the client's program comes */
 	if (!message_send(fd, out, clc_put_answer(out, &sh->accept))) {
 		link_abandon(&s->link, false);
-		handshake_fail(s, fd, ECONNRESET);
+		settle_failed(s, fd, ECONNRESET);
 	}
 }
 
@@ -279,14 +219,14 @@ static void confirmed(struct sock *s, int fd, const unsigned char *b, size_t n)
 	if (code == 0)
 		code = link_confirmed(&s->link, s->device, &confirm);
 	if (code == 0) {
-		begin_stream(s, fd);
+		settle_smc(s, fd);
 		return;
 	}
 	link_abandon(&s->link, false);
 	if (code > 0)
 		decline(s, fd, (uint32_t)code);
 	else
-		handshake_fail(s, fd, (int)-code);
+		settle_failed(s, fd, (int)-code);
 }
 
 /* ---- steps ---- */
@@ -314,7 +254,7 @@ static bool step(struct sock *s, int fd)
 	if (n < 0) {
 		if (s->link.group != NULL)
 			link_abandon(&s->link, false);
-		handshake_fail(s, fd, n == -ENODATA ? ECONNRESET : -n);
+		settle_failed(s, fd, n == -ENODATA ? ECONNRESET : -n);
 		return true;
 	}
 	if (was_declined(s, fd, b, n, &h, &out_of_sync)) {
@@ -372,9 +312,9 @@ static void refuse_locked(struct sock *s, int fd)
 		(void)real()->ppoll(&tcp, 1, &left, NULL);
 	}
 	if (n <= 0)
-		handshake_fail(s, fd, n == 0 ? ETIMEDOUT : n == -ENODATA ? ECONNRESET : -n);
+		settle_failed(s, fd, n == 0 ? ETIMEDOUT : n == -ENODATA ? ECONNRESET : -n);
 	else if (clc_parse_proposal(b, (size_t)n, &p) != 0)
-		handshake_fail(s, fd, EPROTO);
+		settle_failed(s, fd, EPROTO);
 	else if (!declined_already(s, fd))
 		decline(s, fd, SMC_DECL_OPTUNSUPP);
 }

@@ -34,13 +34,6 @@ void handshake_connected(struct sock *s, int fd);
  */
 bool handshake_refuse(struct sock *s, int fd);
 
-/* Settle on TCP, and count why; and its two halves. Under the handshake's lock, as all ends are. */
-void settle_plain(struct sock *s, int fd, uint32_t reason, uint32_t diagnosis);
-void note_fallback(struct sock *s, int fd, uint32_t reason, uint32_t diagnosis);
-void become_plain(struct sock *s, int fd);
-/* End without a connection. */
-void handshake_fail(struct sock *s, int fd, int error);
-
 /* Before the last descriptor goes: a Confirm that is there counts. */
 void handshake_last(struct sock *s, int fd);
 

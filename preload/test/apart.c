@@ -15,13 +15,6 @@
 
 #include "check.h"
 
-static void ended_well(pid_t child)
-{
-	int status = -1;
-
-	check(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
-}
-
 /* A client in a process of its own: whoever has been a client itself answers in accept. */
 static pid_t start_client(int listener)
 {

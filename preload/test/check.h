@@ -36,6 +36,17 @@ ssize_t wrote(ssize_t n);
 void write_all(int fd, const void *b, size_t n);
 void read_all(int fd, void *b, size_t n);
 
+/* The same of a text, which is not counted: it may go through TCP. And of the end. */
+void says(int fd, const char *text);
+void wants(int fd, const char *text);
+void wants_end(int fd);
+
+int accept_one(int listener);
+void set_nonblocking(int fd, int on);
+
+/* A child's end. */
+void ended_well(pid_t child);
+
 /* Runs a test and says so. */
 void run(const char *name, void (*test)(void));
 #define RUN(test) run(#test, test)
@@ -46,7 +57,8 @@ void test_events(void);
 void test_waits(void);
 void test_processes(void);
 
-/* Calls that come before the other side has answered; a client that comes late. */
+/* Calls that come before the other side has answered: ends, and the rest; a client that comes late. */
+void test_ends(void);
 void test_early(void);
 void test_late(void);
 

@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Calls before the server's program has answered, or the client's: bytes wait for nobody, and every end is seen. */
+/* Calls before the server's program has answered, or the client's: bytes wait for nobody. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <poll.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
@@ -16,151 +15,6 @@
 #include <unistd.h>
 
 #include "check.h"
-
-static void ended_well(pid_t child)
-{
-	int status = -1;
-
-	check(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
-}
-
-static int accept_one(int listener)
-{
-	int fd = accept(listener, NULL, NULL);
-
-	check(fd >= 0);
-	return fd;
-}
-
-static void wants(int fd, const char *text)
-{
-	char b[16];
-
-	read_all(fd, b, strlen(text));
-	check(memcmp(b, text, strlen(text)) == 0);
-}
-
-static void wants_end(int fd)
-{
-	char b;
-
-	check(read(fd, &b, 1) == 0);
-}
-
-static void says(int fd, const char *text)
-{
-	check(write(fd, text, strlen(text)) == (ssize_t)strlen(text));
-}
-
-static void set_nonblocking(int fd, int on)
-{
-	check(ioctl(fd, FIONBIO, &on) == 0);
-}
-
-/* ---- ends; first, while this process has been no client ---- */
-
-static void server_closes(void)
-{
-	int listener = listen_any();
-	pid_t client = fork();
-
-	check(client >= 0);
-	if (client == 0) {
-		wants_end(connect_to(listener));
-		_exit(0);
-	}
-	check(close(accept_one(listener)) == 0);
-	ended_well(client);
-	check(close(listener) == 0);
-}
-
-static void client_closes(void)
-{
-	for (int killed = 0; killed < 2; killed++) {
-		int listener = listen_any(), fd;
-		pid_t client = fork();
-
-		check(client >= 0);
-		if (client == 0) {
-			fd = connect_to(listener);
-			check(killed ? raise(SIGKILL) == 0 : close(fd) == 0);
-			_exit(0);
-		}
-		check(waitpid(client, NULL, 0) == client);
-		fd = accept_one(listener);
-		wants_end(fd);
-		wants_end(fd);
-		check(close(fd) == 0 && close(listener) == 0);
-	}
-}
-
-/* A program that leaves its bytes and goes, whenever the server comes. */
-static void fire_and_forget(void)
-{
-	int listener = listen_any(), fd;
-	pid_t client = fork();
-
-	check(client >= 0);
-	if (client == 0) {
-		fd = connect_to(listener);
-		says(fd, "hello");
-		check(close(fd) == 0);
-		_exit(0);
-	}
-	ended_well(client);
-	fd = accept_one(listener);
-	wants(fd, "hello");
-	wants_end(fd);
-	check(close(fd) == 0 && close(listener) == 0);
-}
-
-static void server_shuts_first(void)
-{
-	for (int nonblocking = 0; nonblocking < 2; nonblocking++) {
-		int listener = listen_any(), fd;
-		pid_t client = fork();
-
-		check(client >= 0);
-		if (client == 0) {
-			fd = connect_to(listener);
-			wants_end(fd);
-			says(fd, "data");
-			check(close(fd) == 0);
-			_exit(0);
-		}
-		fd = accept_one(listener);
-		set_nonblocking(fd, nonblocking);
-		check(shutdown(fd, SHUT_WR) == 0);
-		check(send(fd, "x", 1, MSG_NOSIGNAL) == -1 && errno == EPIPE);
-		set_nonblocking(fd, 0);
-		wants(fd, "data");
-		wants_end(fd);
-		ended_well(client);
-		check(close(fd) == 0 && close(listener) == 0);
-	}
-}
-
-static void client_shuts_first(void)
-{
-	for (int nonblocking = 0; nonblocking < 2; nonblocking++)
-		for (int how = SHUT_WR; how <= SHUT_RDWR; how++) {
-			int listener = listen_any(), client = connect_to(listener), server;
-
-			set_nonblocking(client, nonblocking);
-			check(shutdown(client, how) == 0);
-			check(send(client, "x", 1, MSG_NOSIGNAL) == -1 && errno == EPIPE);
-			if (how == SHUT_RDWR)
-				wants_end(client);
-			server = accept_one(listener);
-			wants_end(server);
-			if (how == SHUT_WR) {
-				says(server, "reply");
-				set_nonblocking(client, 0);
-				wants(client, "reply");
-			}
-			check(close(server) == 0 && close(client) == 0 && close(listener) == 0);
-		}
-}
 
 /* ---- writes ---- */
 
@@ -344,14 +198,9 @@ static void write_without_waiting(void)
 
 void test_early(void)
 {
-	RUN(server_closes);
-	RUN(client_closes);
-	RUN(fire_and_forget);
-	RUN(server_shuts_first);
 	RUN(both_write_first);
 	RUN(write_before_accept);
 	RUN(half_close_before_accept);
-	RUN(client_shuts_first);
 	RUN(server_speaks_first);
 	RUN(write_without_waiting);
 }
