@@ -29,9 +29,12 @@ void declined_wanted(struct sock *s)
 
 int64_t declined_at(const struct sock *s)
 {
-	int64_t wanted = atomic_load(&s->shared->wanted);
+	const struct shared *sh = s->shared;
+	int64_t wanted = atomic_load(&sh->wanted);
 
-	return wanted == 0 || has_declined(s) ? FOREVER : wanted + give_up_ns;
+	if (wanted == 0 || sock_kind(s) != SOCK_HANDSHAKE || sh->kernel || has_declined(s))
+		return FOREVER;
+	return (wanted > sh->proposed ? wanted : sh->proposed) + give_up_ns;
 }
 
 /* ---- declining ---- */
@@ -119,6 +122,15 @@ static bool take_crossing(struct sock *s, int fd)
 bool declined_step(struct sock *s, int fd)
 {
 	return s->shared->client ? take_answer(s, fd) : take_crossing(s, fd);
+}
+
+bool declined_pass(struct sock *s, int fd)
+{
+	if (!has_declined(s) || sock_kind(s) != SOCK_HANDSHAKE)
+		return false;
+	if (!declined_step(s, fd) && !s->shared->client)
+		become_plain(s, fd);
+	return true;
 }
 
 /* ---- close ---- */

@@ -38,6 +38,9 @@ void declined_proposal(struct sock *s, int fd, uint32_t code);
 /* The next step after either: whether it was done. */
 bool declined_step(struct sock *s, int fd);
 
+/* The same before the connection goes to somebody who knows nothing of SMC: a client's Decline has come by now or never will. */
+bool declined_pass(struct sock *s, int fd);
+
 /*
  * What stands behind a Proposal that was just taken: its client has given up, or gone. Returns whether that settles the connection: nothing
  * is agreed on then.

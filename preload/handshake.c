@@ -294,7 +294,7 @@ bool handshake_drive(struct sock *s, int fd)
 
 static bool is_unanswered(const struct sock *s)
 {
-	return sock_kind(s) == SOCK_HANDSHAKE && !s->shared->client && s->shared->awaits == CLC_PROPOSAL && !has_declined(s);
+	return sock_kind(s) == SOCK_HANDSHAKE && !s->shared->client && s->shared->awaits == CLC_PROPOSAL;
 }
 
 static void refuse_locked(struct sock *s, int fd)
@@ -324,7 +324,7 @@ bool handshake_refuse(struct sock *s, int fd)
 	int saved = errno;
 
 	lock_take(&s->shared->handshake);
-	if (is_unanswered(s))
+	if (!declined_pass(s, fd) && is_unanswered(s))
 		refuse_locked(s, fd);
 	lock_release(&s->shared->handshake);
 	errno = saved;
