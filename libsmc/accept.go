@@ -31,20 +31,23 @@ func (c *Conn) answer() error {
 	}
 	device, err := link.Current()
 	if err != nil {
-		return c.decline(smc.DeclNoSMCDev, err)
+		return c.declineProposal(smc.DeclNoSMCDev, err)
 	}
 	c.device = device
 	local, err := device.Local()
 	if err != nil {
-		return c.decline(smc.DeclNoSMCDev, err)
+		return c.declineProposal(smc.DeclNoSMCDev, err)
 	}
 	agreed, err := smc.AnswerProposal(&p, &local)
-	if err != nil {
-		return c.declineIf(err)
+	var code smc.DeclineCode
+	if errors.As(err, &code) {
+		return c.declineProposal(code, err)
+	} else if err != nil {
+		return err
 	}
 	attempt, err := device.Serve(p.Process(), agreed, bufferSize(c.askedBuffer()))
 	if err != nil {
-		return c.decline(link.Reason(err), err)
+		return c.declineProposal(link.Reason(err), err)
 	}
 	accept := attempt.Accept()
 	if err = sendAnswer(c.tcp, &accept); err == nil {
@@ -59,6 +62,21 @@ func (c *Conn) answer() error {
 		return c.declineIf(err)
 	}
 	return c.open(attempt)
+}
+
+// declineProposal declines. A client under smc_run that has waited too long has declined behind its Proposal and goes on after
+// one message of the server's; that Decline is not the program's.
+func (c *Conn) declineProposal(code smc.DeclineCode, cause error) error {
+	if err := sendDecline(c.tcp, code); err != nil {
+		return err
+	}
+	if followsDecline(c.tcp) {
+		if _, _, err := readMessage(c.tcp); err != nil {
+			return err
+		}
+	}
+	c.settleTCP(code, 0, cause)
+	return nil
 }
 
 // await gives the client its time for the next message or its end, or none if the handshake has been given up.

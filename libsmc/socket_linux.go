@@ -8,6 +8,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ismfs/ismfs/smc"
 )
 
 // inode returns the number of a connection's socket, by which other tools know it; 0 if it cannot be told.
@@ -27,6 +29,25 @@ func inode(tcp syscall.Conn) uint64 {
 func fastOpen(fd int) bool {
 	v, err := unix.GetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_FASTOPEN_CONNECT)
 	return err == nil && v != 0
+}
+
+// followsDecline reports whether a Decline is what a connection has to be read next.
+func followsDecline(tcp *net.TCPConn) (is bool) {
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return false
+	}
+	err = control(raw, func(fd int) error {
+		b := make([]byte, smc.MaxMessageLen)
+		n, _, err := unix.Recvfrom(fd, b, unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		if err != nil || n < smc.HeaderLen {
+			return err
+		}
+		h, err := smc.ParseHeader(b[:smc.HeaderLen])
+		is = err == nil && h.Type == smc.MsgDecline && int(h.Length) <= n
+		return err
+	})
+	return is && err == nil
 }
 
 // acceptQueued accepts a connection that a listening socket has queued, without waiting; nil if there is none.

@@ -15,5 +15,8 @@ func inode(syscall.Conn) uint64 { return 0 }
 // fastOpen: a question only for sockets that could be marked.
 func fastOpen(int) bool { return false }
 
+// followsDecline: only connections that were marked get one.
+func followsDecline(*net.TCPConn) bool { return false }
+
 // acceptQueued: only for listeners that were marked.
 func acceptQueued(syscall.RawConn) (*net.TCPConn, error) { return nil, nil }

@@ -15,6 +15,8 @@
 #include "epoll.h"
 #include "handshake.h"
 #include "real.h"
+#include "self.h"
+#include "settle.h"
 #include "sock.h"
 #include "table.h"
 #include "wait.h"
@@ -107,7 +109,6 @@ static int begin(int fd, int result, int buffer)
 		return -1;
 	}
 	atomic_store(&s->shared->buffer, buffer);
-	s->shared->deadline = FOREVER;
 	table_set(fd, s, false);
 	if (going_on) {
 		learn_mode(s, fd);
@@ -121,7 +122,7 @@ static int begin(int fd, int result, int buffer)
 		if (sock_kind(s) != SOCK_PLAIN)
 			learn_mode(s, fd);
 		epoll_adopt(s, fd);
-		(void)handshake_wait(s, fd, now_ns() + settle_ns);
+		(void)handshake_wait(s, fd, READER, now_ns() + settle_ns);
 	}
 	sock_put(s);
 	return result;
@@ -149,6 +150,24 @@ static int connect_again(struct sock *s, int fd, const struct sockaddr *to, sock
 	return -1;
 }
 
+/* AF_UNSPEC ends a connection by a reset, and its socket can connect again. Where others have it, too, it goes on for them. */
+static void disconnect(int fd)
+{
+	struct sock *s = table_get(fd, true);
+	struct linger linger = { 0 };
+	socklen_t size = sizeof(linger);
+
+	if (s == NULL)
+		return;
+	if (sock_kind(s) != SOCK_LISTENER && atomic_load(&s->fds) == 1 && holders_alone(s)) {
+		(void)real()->getsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, &size);
+		atomic_store(&s->shared->linger_zero, true);
+		sock_drop(fd);
+		(void)real()->setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+	}
+	sock_put(s);
+}
+
 EXPORT int connect(int fd, const struct sockaddr *to, socklen_t size)
 {
 	struct device *d;
@@ -157,6 +176,8 @@ EXPORT int connect(int fd, const struct sockaddr *to, socklen_t size)
 	int result, err, buffer;
 	bool tcp;
 
+	if (to != NULL && size >= sizeof(to->sa_family) && to->sa_family == AF_UNSPEC && table_has(fd))
+		disconnect(fd);
 	if (to == NULL || size < sizeof(to->sa_family) || (to->sa_family != AF_INET && to->sa_family != AF_INET6))
 		return real()->connect(fd, to, size);
 	s = table_get(fd, true);
@@ -314,14 +335,13 @@ static bool take(int fd, int flags, const struct sock *listener)
 	atomic_store(&s->shared->buffer, atomic_load(&listener->shared->buffer));
 	atomic_store(&s->shared->nonblocking, (flags & SOCK_NONBLOCK) != 0);
 	s->shared->awaits = CLC_PROPOSAL;
-	s->shared->deadline = now_ns() + INT64_C(6000000000); /* CLC_WAIT_TIME */
 	table_set(fd, s, false);
 	sock_describe(s, fd);
 	/*
 	 * A server that forks for each client answers in the child, so that what is told there is the child's own. But the client may be
 	 * this very thread, which waits for the answer.
 	 */
-	if (handshake_has_proposed())
+	if (self_has_clients())
 		(void)handshake_drive(s, fd);
 	sock_put(s);
 	return true;

@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "connect.h"
+#include "declined.h"
 #include "epoll.h"
 #include "handshake.h"
 #include "io.h"
@@ -271,7 +272,7 @@ static int pending_error(struct sock *s, int fd)
 		return stop > 0 ? stop : 0;
 	case SOCK_HANDSHAKE:
 		atomic_store(&s->shared->told, true);
-		return 0;
+		return has_declined(s) ? -1 : 0;
 	}
 	return -1;
 }
@@ -296,11 +297,20 @@ EXPORT int getsockopt(int fd, int level, int name, void *value, socklen_t *size)
 
 static int shut(struct sock *s, int fd, int how)
 {
-	int err = io_ready(s, fd, how == SHUT_RD ? READER : WRITER, 0);
+	int err;
 
-	if (err == IO_PLAIN)
+	if (how != SHUT_RD && how != SHUT_WR && how != SHUT_RDWR)
+		return -EINVAL;
+	if (how != SHUT_RD && s->shared->client)
+		(void)io_ready(s, fd, WRITER, 0); /* as a write would wait */
+	if (!handshake_drive(s, fd)) {
+		err = declined_shutdown(s, fd, how);
+		if (err == 0)
+			return 0;
+	}
+	if (sock_kind(s) == SOCK_PLAIN || sock_kind(s) == SOCK_CONNECTING)
 		return IO_PLAIN;
-	if (err != 0)
+	if (sock_kind(s) != SOCK_SMC)
 		return -ENOTCONN;
 	err = stream_shutdown(&s->stream, how);
 	if (err != 0)

@@ -2,6 +2,7 @@
 /* The connections of sets: what the kernel's set listens to of each, and what comes to them from outside. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 
 #include "epoll_set.h"
@@ -67,8 +68,10 @@ static void listen_to(struct item *it)
 	struct own_page *p;
 
 	if (sock_kind(s) != SOCK_SMC) {
-		atomic_store(&it->set->settling, true);
-		uint32_t events = sock_kind(s) == SOCK_FAILED ? 0 : (uint32_t)handshake_awaits(s);
+		uint32_t events = sock_kind(s) == SOCK_FAILED ? 0 : (uint32_t)handshake_awaits(s, POLLOUT);
+
+		if (handshake_hurries(s))
+			atomic_store(&it->set->settling, true);
 
 		(void)set_control(it->set->fd, EPOLL_CTL_MOD, it->fd, events | EPOLLET, mark_data(MARK_TCP, it->fd));
 		return;

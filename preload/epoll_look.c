@@ -19,7 +19,7 @@ static uint32_t ready_now(const struct item *it)
 	if (sock_kind(s) == SOCK_SMC)
 		ready = (uint16_t)stream_ready(&s->stream);
 	else if (sock_kind(s) == SOCK_HANDSHAKE)
-		ready = (uint16_t)handshake_ready(s);
+		ready = (uint16_t)handshake_ready(s, it->fd, it->events & EPOLLET ? 0 : (short)it->events);
 	else if (sock_kind(s) == SOCK_FAILED)
 		ready = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLERR | EPOLLHUP;
 	return ready & ((it->events & ITEM_BITS) | ALWAYS);

@@ -65,9 +65,7 @@ int64_t set_tick_ns(const struct set *set)
 /* Under the set's lock. */
 static bool is_settling(const struct item *it)
 {
-	int kind = sock_kind(it->sock);
-
-	if (kind != SOCK_HANDSHAKE && kind != SOCK_CONNECTING)
+	if (!handshake_hurries(it->sock))
 		return false;
 	atomic_store(&it->set->settling, true);
 	return true;

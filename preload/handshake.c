@@ -5,9 +5,13 @@
 #include <string.h>
 
 #include "debug.h"
+#include "declined.h"
 #include "device.h"
 #include "handshake.h"
+#include "message.h"
 #include "real.h"
+#include "self.h"
+#include "settle.h"
 #include "sock.h"
 #include "wait.h"
 
@@ -15,113 +19,57 @@
 enum { AWAITS_END = 0xFF };
 static const int64_t end_ns = INT64_C(1000000000);
 
-/* For each message of a client, once the server's program has the connection (CLC_WAIT_TIME). */
+/* How long handing on a connection waits for the client's Proposal (CLC_WAIT_TIME). */
 static const int64_t clc_ns = INT64_C(6000000000);
 
-short handshake_awaits(const struct sock *s)
+short handshake_awaits(const struct sock *s, short events)
 {
-	return sock_kind(s) == SOCK_CONNECTING ? POLLOUT : POLLIN;
+	if (sock_kind(s) == SOCK_CONNECTING)
+		return POLLOUT;
+	return POLLIN | (has_declined(s) ? events & (POLLOUT | POLLWRNORM) : 0);
+}
+
+/* A server waits for what the kernel tells of. */
+bool handshake_hurries(const struct sock *s)
+{
+	int kind = sock_kind(s);
+
+	if (kind == SOCK_HANDSHAKE && !s->shared->client)
+		return s->shared->awaits == AWAITS_END;
+	return kind == SOCK_CONNECTING || (kind == SOCK_HANDSHAKE && !has_declined(s));
 }
 
 /* How long a wait for TCP lasts before somebody looks whether the message is late, or the descriptor closed. */
 static const int64_t look_ns = INT64_C(1000000000);
+/* The same where clients of this process wait for others, whose answers nobody else looks for. */
+static const int64_t own_ns = INT64_C(100000000);
 
 /* How long a client's poll waits for the handshake. */
 static const int64_t ready_ns = INT64_C(200000000);
 
-short handshake_ready(const struct sock *s)
+short handshake_ready(struct sock *s, int fd, short events)
 {
+	struct pollfd out = { .fd = fd, .events = POLLOUT | POLLWRNORM };
 	const struct shared *sh = s->shared;
+	short ready = declined_has_shut(s, READER) ? POLLIN | POLLRDNORM | POLLRDHUP : 0;
 
-	if (sock_kind(s) != SOCK_HANDSHAKE || !sh->client || atomic_load(&sh->told) || now_ns() - sh->proposed < ready_ns)
+	if (sock_kind(s) != SOCK_HANDSHAKE)
 		return 0;
-	return POLLOUT | POLLWRNORM;
-}
-
-/* ---- ends ---- */
-
-void settle_plain(struct sock *s, int fd, uint32_t reason, uint32_t diagnosis)
-{
-	struct shared *sh = s->shared;
-
-	sh->reason = reason;
-	sh->diagnosis = diagnosis;
-	atomic_store_explicit(&sh->kind, SOCK_PLAIN, memory_order_release);
-	if (s->device != NULL)
-		count_fallback(s->device->procs, sh->client, reason);
-	debug("%s fd %d: TCP: %s%s%s", sh->client ? "client" : "server", fd, smc_decline_name(reason), diagnosis ? ", the peer says " : "",
-	      diagnosis ? smc_decline_name(diagnosis) : "");
-	sock_settled(s, fd);
-}
-
-static void fail(struct sock *s, int fd, int error)
-{
-	struct shared *sh = s->shared;
-
-	atomic_store(&sh->error, error);
-	atomic_store_explicit(&sh->kind, SOCK_FAILED, memory_order_release);
-	if (s->device != NULL)
-		count_handshake_error(s->device->procs, sh->client);
-	if (!s->ended)
-		tcp_reset(fd);
-	debug("%s fd %d: the handshake failed: %s", sh->client ? "client" : "server", fd, strerror(error));
-	sock_settled(s, fd);
-}
-
-static bool send_message(int fd, const unsigned char *b, size_t n)
-{
-	return real()->send(fd, b, n, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t)n;
+	if (has_declined(s))
+		return real()->poll(&out, 1, 0) > 0 ? ready | out.revents : ready;
+	if (atomic_load(&sh->told) && (events & out.events))
+		declined_wanted(s);
+	if (!sh->client || atomic_load(&sh->told) || now_ns() - sh->proposed < ready_ns)
+		return ready;
+	return ready | out.events;
 }
 
 static void decline(struct sock *s, int fd, uint32_t code)
 {
-	unsigned char b[CLC_MAX];
-
-	if (send_message(fd, b, clc_put_decline(b, code)))
+	if (message_send_decline(fd, code))
 		settle_plain(s, fd, code, 0);
 	else
-		fail(s, fd, ECONNRESET);
-}
-
-static void begin_stream(struct sock *s, int fd)
-{
-	lock_take(&ends_lock);
-	if (!s->ended && link_open(&s->link, s->device, s) == 0)
-		holders_claim(s);
-	lock_release(&ends_lock);
-	if (sock_kind(s) != SOCK_SMC) {
-		link_abandon(&s->link, false);
-		fail(s, fd, ECONNABORTED);
-		return;
-	}
-	debug("%s fd %d: SMC-D, token %016llx, peer token %016llx", s->shared->client ? "client" : "server", fd,
-	      (unsigned long long)link_token(&s->link), (unsigned long long)link_peer_token(&s->link));
-	sock_settled(s, fd);
-}
-
-/* ---- messages ---- */
-
-/*
- * Exactly one message, if all of it is there: what follows it may be the program's. 0: not yet. A client that closes in the middle of
- * one leaves a part that stays.
- */
-static int next_message(int fd, unsigned char b[CLC_MAX], struct clc_header *h)
-{
-	ssize_t n = real()->recv(fd, b, CLC_HEADER, MSG_PEEK | MSG_DONTWAIT);
-	struct pollfd end = { .fd = fd, .events = POLLRDHUP };
-
-	if (n < 0)
-		return errno == EAGAIN || errno == EINTR ? 0 : -errno;
-	if (n == 0)
-		return -ECONNRESET;
-	if (n == CLC_HEADER) {
-		if (clc_parse_header(b, h) != 0)
-			return -EPROTO;
-		n = real()->recv(fd, b, h->length, MSG_PEEK | MSG_DONTWAIT);
-		if (n == h->length)
-			return real()->recv(fd, b, h->length, MSG_DONTWAIT) == n ? (int)n : -EPROTO;
-	}
-	return real()->poll(&end, 1, 0) > 0 ? -ECONNRESET : 0;
+		settle_failed(s, fd, ECONNRESET);
 }
 
 /* A Decline in place of another message. */
@@ -132,20 +80,13 @@ static bool was_declined(struct sock *s, int fd, const unsigned char *b, int n, 
 	if (h->type != CLC_DECLINE)
 		return false;
 	if (clc_parse_decline(b, (size_t)n, &code, out_of_sync) != 0)
-		fail(s, fd, EPROTO);
+		settle_failed(s, fd, EPROTO);
 	else
 		settle_plain(s, fd, SMC_DECL_PEERDECL, code);
 	return true;
 }
 
 /* ---- the client ---- */
-
-static atomic_bool has_proposed;
-
-bool handshake_has_proposed(void)
-{
-	return atomic_load_explicit(&has_proposed, memory_order_relaxed);
-}
 
 static void propose(struct sock *s, int fd)
 {
@@ -156,14 +97,13 @@ static void propose(struct sock *s, int fd)
 		decline(s, fd, SMC_DECL_NOSMCDEV);
 		return;
 	}
-	if (!send_message(fd, b, clc_put_proposal(b, &sh->sent, procs_id(s->device->procs)))) {
-		fail(s, fd, ECONNRESET);
+	if (!message_send(fd, b, clc_put_proposal(b, &sh->sent, procs_id(s->device->procs)))) {
+		settle_failed(s, fd, ECONNRESET);
 		return;
 	}
-	atomic_store(&has_proposed, true);
+	self_waits(s);
 	sh->awaits = CLC_ACCEPT;
 	sh->proposed = now_ns();
-	sh->deadline = FOREVER; /* the server's program has to run */
 	atomic_store_explicit(&sh->kind, SOCK_HANDSHAKE, memory_order_release);
 	sock_settled(s, fd); /* not yet, but what is awaited of TCP is another thing now */
 }
@@ -172,12 +112,13 @@ void handshake_connected(struct sock *s, int fd)
 {
 	int answer = smcopt_ask(fd);
 
+	s->shared->kernel = answer == SMCOPT_KERNEL;
 	if (answer == SMCOPT_SMC || answer == SMCOPT_KERNEL)
 		propose(s, fd);
 	else if (answer == SMCOPT_PLAIN)
 		settle_plain(s, fd, SMC_DECL_PEERNOSMC, 0);
 	else
-		fail(s, fd, ECONNRESET); /* nobody can tell what the server has been promised */
+		settle_failed(s, fd, ECONNRESET); /* nobody can tell what the server has been promised */
 }
 
 /* A connect that did not wait: has it ended? */
@@ -206,21 +147,21 @@ static void accepted(struct sock *s, int fd, const unsigned char *b, size_t n)
 	int64_t code;
 
 	if (clc_parse_answer(b, n, &accept) != 0 || accept.type != CLC_ACCEPT) {
-		fail(s, fd, EPROTO);
+		settle_failed(s, fd, EPROTO);
 		return;
 	}
 	code = clc_check_accept(&s->shared->sent, &accept);
 	if (code == 0)
 		code = link_connect(&s->link, s->device, &accept, environment_buffer(atomic_load(&s->shared->buffer)), &confirm);
 	if (code < 0)
-		fail(s, fd, (int)-code);
+		settle_failed(s, fd, (int)-code);
 	else if (code > 0)
 		decline(s, fd, (uint32_t)code);
-	else if (send_message(fd, out, clc_put_answer(out, &confirm)))
-		begin_stream(s, fd);
+	else if (message_send(fd, out, clc_put_answer(out, &confirm)))
+		settle_smc(s, fd);
 	else {
 		link_abandon(&s->link, false);
-		fail(s, fd, ECONNRESET);
+		settle_failed(s, fd, ECONNRESET);
 	}
 }
 
@@ -248,12 +189,14 @@ static void proposed(struct sock *s, int fd, const unsigned char *b, size_t n)
 	int64_t code;
 
 	if (clc_parse_proposal(b, n, &p) != 0) {
-		fail(s, fd, EPROTO);
+		settle_failed(s, fd, EPROTO);
 		return;
 	}
 	join_device(s);
+	if (declined_already(s, fd))
+		return;
 	if (s->device == NULL || device_local(s->device, &local) != 0) {
-		decline(s, fd, SMC_DECL_NOSMCDEV);
+		declined_proposal(s, fd, SMC_DECL_NOSMCDEV);
 		return;
 	}
 	memset(&sh->accept, 0, sizeof(sh->accept));
@@ -261,14 +204,13 @@ static void proposed(struct sock *s, int fd, const unsigned char *b, size_t n)
 	if (code == 0)
 		code = link_serve(&s->link, s->device, p.process, environment_buffer(atomic_load(&sh->buffer)), &sh->accept);
 	if (code != 0) {
-		decline(s, fd, (uint32_t)code);
+		declined_proposal(s, fd, (uint32_t)code);
 		return;
 	}
-	sh->awaits = CLC_CONFIRM;
-	sh->deadline = now_ns() + clc_ns;
-	if (!send_message(fd, out, clc_put_answer(out, &sh->accept))) {
+	sh->awaits = CLC_CONFIRM; /* whenever the client's program comes */
+	if (!message_send(fd, out, clc_put_answer(out, &sh->accept))) {
 		link_abandon(&s->link, false);
-		fail(s, fd, ECONNRESET);
+		settle_failed(s, fd, ECONNRESET);
 	}
 }
 
@@ -283,19 +225,19 @@ static void confirmed(struct sock *s, int fd, const unsigned char *b, size_t n)
 	if (code == 0)
 		code = link_confirmed(&s->link, s->device, &confirm);
 	if (code == 0) {
-		begin_stream(s, fd);
+		settle_smc(s, fd);
 		return;
 	}
 	if (code == -ENOENT) {
 		s->shared->awaits = AWAITS_END;
-		s->shared->deadline = now_ns() + end_ns;
+		s->shared->end_by = now_ns() + end_ns;
 		return;
 	}
 	link_abandon(&s->link, false);
 	if (code > 0)
 		decline(s, fd, (uint32_t)code);
 	else
-		fail(s, fd, (int)-code);
+		settle_failed(s, fd, (int)-code);
 }
 
 /* A client may have written, closed and exited before this side came to its Confirm. Over TCP that is no error. */
@@ -304,17 +246,17 @@ static bool outlive(struct sock *s, int fd)
 	struct pollfd tcp = { .fd = fd, .events = POLLIN | POLLRDHUP };
 	int err = -ENOENT;
 
-	if (real()->poll(&tcp, 1, 0) <= 0 && now_ns() < s->shared->deadline)
+	if (real()->poll(&tcp, 1, 0) <= 0 && now_ns() < s->shared->end_by)
 		return false;
 	if (tcp.revents & (POLLRDHUP | POLLHUP | POLLERR))
 		err = link_outlive(&s->link);
 	if (err == 0) {
-		begin_stream(s, fd);
+		settle_smc(s, fd);
 		if (sock_kind(s) == SOCK_SMC)
 			sock_tcp_event(s, fd);
 	} else {
 		link_abandon(&s->link, false);
-		fail(s, fd, -err);
+		settle_failed(s, fd, -err);
 	}
 	return true;
 }
@@ -334,13 +276,19 @@ static bool step(struct sock *s, int fd)
 		return connecting(s, fd);
 	if (sh->awaits == AWAITS_END)
 		return outlive(s, fd);
-	n = next_message(fd, b, &h);
-	if (n == 0 && now_ns() < sh->deadline)
-		return false;
-	if (n <= 0) {
+	if (has_declined(s))
+		return declined_step(s, fd);
+	n = message_next(fd, b, &h);
+	if (n == 0)
+		return declined_late(s, fd);
+	if (n == -ENODATA && sh->awaits == CLC_PROPOSAL) {
+		settle_plain(s, fd, SMC_DECL_PEERNOSMC, 0); /* it has closed before it said anything */
+		return true;
+	}
+	if (n < 0) {
 		if (s->link.group != NULL)
 			link_abandon(&s->link, false);
-		fail(s, fd, n == 0 ? ETIMEDOUT : -n);
+		settle_failed(s, fd, n == -ENODATA ? ECONNRESET : -n);
 		return true;
 	}
 	if (was_declined(s, fd, b, n, &h, &out_of_sync)) {
@@ -385,22 +333,23 @@ static bool is_unanswered(const struct sock *s)
 
 static void refuse_locked(struct sock *s, int fd)
 {
+	int64_t deadline = now_ns() + clc_ns;
 	struct clc_proposal p;
 	struct clc_header h;
 	unsigned char b[CLC_MAX];
 	int n;
 
-	while ((n = next_message(fd, b, &h)) == 0 && now_ns() < s->shared->deadline) {
+	while ((n = message_next(fd, b, &h)) == 0 && now_ns() < deadline) {
 		struct pollfd tcp = { .fd = fd, .events = POLLIN };
-		struct timespec left = time_left(s->shared->deadline);
+		struct timespec left = time_left(deadline);
 
 		(void)real()->ppoll(&tcp, 1, &left, NULL);
 	}
 	if (n <= 0)
-		fail(s, fd, n == 0 ? ETIMEDOUT : -n);
+		settle_failed(s, fd, n == 0 ? ETIMEDOUT : n == -ENODATA ? ECONNRESET : -n);
 	else if (clc_parse_proposal(b, (size_t)n, &p) != 0)
-		fail(s, fd, EPROTO);
-	else
+		settle_failed(s, fd, EPROTO);
+	else if (!declined_already(s, fd))
 		decline(s, fd, SMC_DECL_OPTUNSUPP);
 }
 
@@ -409,24 +358,47 @@ bool handshake_refuse(struct sock *s, int fd)
 	int saved = errno;
 
 	lock_take(&s->shared->handshake);
-	if (is_unanswered(s))
+	if (!declined_pass(s, fd) && is_unanswered(s))
 		refuse_locked(s, fd);
 	lock_release(&s->shared->handshake);
 	errno = saved;
 	return sock_kind(s) == SOCK_PLAIN;
 }
 
-int handshake_wait(struct sock *s, int fd, int64_t deadline)
+void handshake_last(struct sock *s, int fd)
 {
-	while (!handshake_drive(s, fd)) {
-		struct pollfd tcp = { .fd = fd, .events = handshake_awaits(s) };
-		int64_t now = now_ns();
-		struct timespec left = time_left(deadline < now + look_ns ? deadline : now + look_ns);
+	struct shared *sh = s->shared;
+
+	lock_take(&sh->handshake);
+	while (sock_kind(s) == SOCK_HANDSHAKE && sh->awaits == CLC_CONFIRM && step(s, fd))
+		;
+	lock_release(&sh->handshake);
+}
+
+bool handshake_lets(struct sock *s, int fd, enum side side)
+{
+	if (handshake_drive(s, fd) || (side == WRITER && has_declined(s)))
+		return true;
+	if (s->shared->client || !self_has_clients())
+		return false;
+	self_drive();
+	return handshake_drive(s, fd);
+}
+
+int handshake_wait(struct sock *s, int fd, enum side side, int64_t deadline)
+{
+	while (!handshake_lets(s, fd, side)) {
+		struct pollfd tcp = { .fd = fd, .events = handshake_awaits(s, 0) };
+		bool own = !s->shared->client && self_has_clients();
+		int64_t now = now_ns(), until = now + (own ? own_ns : look_ns), late = declined_at(s);
+		struct timespec left;
 
 		if (now >= deadline)
 			return -EAGAIN;
 		if (atomic_load(&s->fds) == 0)
 			return -EBADF; /* closed by another thread */
+		until = deadline < until ? deadline : until;
+		left = time_left(late < until ? late : until);
 		if (real()->ppoll(&tcp, 1, &left, NULL) < 0 && errno == EINTR && signal_interrupts())
 			return -EINTR;
 	}

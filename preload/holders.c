@@ -108,6 +108,19 @@ bool holders_close(struct sock *s)
 	return last;
 }
 
+bool holders_alone(struct sock *s)
+{
+	struct holders *h = &s->shared->holders;
+	bool alone;
+
+	lock_take(&h->lock);
+	take_away(&h->all, s->place);
+	alone = !any_lives(&h->all, false);
+	add(&h->all, s->place);
+	lock_release(&h->lock);
+	return alone;
+}
+
 bool holders_deserted(struct shared *sh)
 {
 	bool deserted;

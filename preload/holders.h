@@ -38,6 +38,9 @@ void holders_claim(struct sock *s);
 /* The last descriptor here goes. Returns whether nobody else is left to close; then this process counts as an end until it leaves. */
 bool holders_close(struct sock *s);
 
+/* Whether no other process that lives has it. */
+bool holders_alone(struct sock *s);
+
 /* Whether nobody lives who will close: asked by a process that has closed without being the last. */
 bool holders_deserted(struct shared *sh);
 

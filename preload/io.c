@@ -6,6 +6,7 @@
 #include <signal.h>
 
 #include "io.h"
+#include "declined.h"
 #include "handshake.h"
 #include "real.h"
 #include "wait.h"
@@ -54,21 +55,28 @@ static int wait_for(struct sock *s, int fd, enum side side, int flags, int64_t *
 	return may_wait(s, fd, side, flags, deadline) ? wait_side(s, fd, side, *deadline) : -EAGAIN;
 }
 
+/* Wait for the handshake: 0, or what the call gives. */
+static int wait_settled(struct sock *s, int fd, enum side side, int flags)
+{
+	int64_t limit;
+
+	atomic_store(&s->shared->told, true);
+	if (declined_has_shut(s, side))
+		return side == READER ? IO_END : -EPIPE;
+	if (side == WRITER)
+		declined_wanted(s);
+	if (must_not_wait(s, flags))
+		return -EAGAIN;
+	limit = limit_of(s, fd, side);
+	return handshake_wait(s, fd, side, limit > 0 ? now_ns() + limit : FOREVER);
+}
+
 int io_ready(struct sock *s, int fd, enum side side, int flags)
 {
-	int64_t limit, deadline;
-	int err;
+	int err = handshake_lets(s, fd, side) ? 0 : wait_settled(s, fd, side, flags);
 
-	if (!handshake_drive(s, fd)) {
-		atomic_store(&s->shared->told, true);
-		if (must_not_wait(s, flags))
-			return -EAGAIN;
-		limit = limit_of(s, fd, side);
-		deadline = limit > 0 ? now_ns() + limit : FOREVER;
-		err = handshake_wait(s, fd, deadline);
-		if (err != 0)
-			return err;
-	}
+	if (err != 0)
+		return err;
 	switch (sock_kind(s)) {
 	case SOCK_SMC:
 		return 0;

@@ -34,8 +34,8 @@ static short look_at(struct request *r, nfds_t i)
 {
 	struct sock *s = r->watches[i].sock;
 
-	if (!handshake_drive(s, r->fds[i].fd))
-		return handshake_ready(s) & poll_wanted(&r->fds[i]);
+	if (!handshake_lets(s, r->fds[i].fd, READER))
+		return handshake_ready(s, r->fds[i].fd, r->fds[i].events) & poll_wanted(&r->fds[i]);
 	switch (sock_kind(s)) {
 	case SOCK_SMC:
 		return stream_ready(&s->stream) & poll_wanted(&r->fds[i]);
@@ -44,6 +44,7 @@ static short look_at(struct request *r, nfds_t i)
 	}
 	sock_put(s);
 	r->watches[i].sock = NULL;
+	r->kernel[i].revents = 0; /* what it has said was of the handshake */
 	return 0;
 }
 
@@ -80,7 +81,7 @@ nfds_t poll_prepare(struct request *r, bool ends)
 		if (s == NULL)
 			continue;
 		if (sock_kind(s) != SOCK_SMC) {
-			k->events = handshake_awaits(s);
+			k->events = handshake_awaits(s, r->fds[i].events);
 			continue;
 		}
 		k->events = POLLIN | POLLRDHUP;

@@ -6,6 +6,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 
+#include "handshake.h"
 #include "poll_set.h"
 #include "poll_sleep.h"
 #include "real.h"
@@ -24,7 +25,7 @@ static int64_t until_when(const struct request *r, int64_t now)
 	int64_t until = now + WAIT_TICK_NS;
 
 	for (nfds_t i = 0; i < r->n; i++)
-		if (r->watches[i].sock != NULL && sock_kind(r->watches[i].sock) == SOCK_HANDSHAKE)
+		if (r->watches[i].sock != NULL && handshake_hurries(r->watches[i].sock))
 			until = now + hurry_ns;
 	return until < r->deadline ? until : r->deadline;
 }

@@ -10,10 +10,13 @@
 #include <unistd.h>
 
 #include "arena.h"
+#include "declined.h"
 #include "device.h"
 #include "epoll.h"
+#include "handshake.h"
 #include "inherit.h"
 #include "real.h"
+#include "self.h"
 #include "sock.h"
 #include "table.h"
 
@@ -62,6 +65,7 @@ struct sock *sock_new(enum kind kind, bool client)
 	s->ended = false;
 	s->last = false;
 	s->tcp = -1;
+	s->waits_for_server = false;
 	s->held = true;
 	s->forks = 0;
 	s->waiters[READER] = s->waiters[WRITER] = 0;
@@ -170,6 +174,8 @@ void sock_describe(struct sock *s, int fd)
 	six = !is_four(&local) || !is_four(&peer) || (kind == SOCK_LISTENER && local.ss_family == AF_INET6);
 	b[4] = kind == SOCK_LISTENER ? 2 : 1;
 	b[5] = kind == SOCK_LISTENER ? 0 : s->shared->client ? 1 : 2;
+	if (has_declined(s))
+		kind = SOCK_PLAIN;
 	b[6] = kind == SOCK_SMC ? 2 : kind == SOCK_PLAIN ? 1 : 0;
 	b[7] = kind == SOCK_LISTENER ? SMC_LISTEN : kind == SOCK_SMC ? stream_smc_state(&s->stream, &b[9]) :
 	       kind == SOCK_PLAIN ? SMC_ACTIVE : SMC_INIT;
@@ -191,10 +197,12 @@ void sock_settled(struct sock *s, int fd)
 
 	if (kind == SOCK_PLAIN || kind == SOCK_FAILED)
 		inherit_unmark(s, fd);
+	if (kind != SOCK_HANDSHAKE)
+		self_waits_no_more(s);
 	sock_describe(s, fd);
 	if (kind == SOCK_PLAIN && atomic_load(&s->fds) == 1)
 		table_set(fd, s, true);
-	else if (kind == SOCK_PLAIN)
+	else if (kind == SOCK_PLAIN && !s->ended)
 		for (int i = 0, end = table_end(); i < end; i++) {
 			uintptr_t entry = atomic_load(&table[i]);
 
@@ -235,10 +243,11 @@ static void release(struct sock *s, int fd)
 	struct shared *sh = s->shared;
 	int kind = sock_kind(s);
 
+	self_waits_no_more(s);
 	if (kind == SOCK_LISTENER && sh->passed && s->last)
 		(void)smcopt_unmark(fd); /* who takes the next client may know nothing of SMC */
 	if (kind == SOCK_HANDSHAKE && s->last)
-		linger_zero(fd); /* the peer must not take what it has of the handshake for a connection */
+		declined_close(s, fd);
 	if (kind != SOCK_SMC)
 		return;
 	if (s->last) {
@@ -257,9 +266,15 @@ static void release(struct sock *s, int fd)
 
 bool sock_drop(int fd)
 {
+	struct sock *s = table_moves(fd) ? table_get(fd, false) : NULL;
 	bool ended;
-	struct sock *s = take_out(fd, &ended);
 
+	if (s != NULL) {
+		if (sock_kind(s) == SOCK_HANDSHAKE && atomic_load(&s->fds) == 1)
+			handshake_last(s, fd);
+		sock_put(s);
+	}
+	s = take_out(fd, &ended);
 	if (s == NULL)
 		return false;
 	epoll_forget(s, fd);

@@ -37,8 +37,11 @@ struct shared {
 	bool client, kernel;   /* kernel: the peer is the kernel's SMC */
 	bool passed;           /* a listener that stays when the program ends, with who has passed it */
 	uint8_t awaits;        /* CLC_ACCEPT, CLC_PROPOSAL or CLC_CONFIRM */
-	int64_t deadline;      /* for the peer's next message */
 	int64_t proposed;      /* when a client has sent its Proposal */
+	_Atomic bool declined; /* SOCK_HANDSHAKE: this side has, but a message of the peer's stands before what it reads (declined.c) */
+	int64_t end_by;        /* until when a server waits for the end of a client whose DMB has gone */
+	_Atomic int64_t wanted; /* since when a client's program wants to write, 0 not */
+	_Atomic int shut;      /* 1 << READER, 1 << WRITER: shutdown before the handshake has ended */
 	_Atomic bool told;     /* the program has asked whether its connect has ended */
 	_Atomic int error;     /* of FAILED; of a connect */
 	_Atomic bool error_told;
@@ -77,6 +80,7 @@ struct sock {
 	_Atomic bool ended;  /* no descriptor is left */
 	bool last;           /* nor in another process that could close */
 	int tcp;             /* a copy of the descriptor, once TCP is shut down; -1: none */
+	_Atomic bool waits_for_server; /* self.c */
 	bool held;           /* this process is one of the holders */
 	unsigned int place;  /* under this place */
 	uint32_t forks;      /* the fork under way that has counted its child */

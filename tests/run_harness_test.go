@@ -202,7 +202,8 @@ func (d *device) wantSMC(n int, f func()) {
 	d.wantSMCBut(0, n, f)
 }
 
-// wantSMCBut is wantSMC for clients that may give up so many connections more in the middle of their handshake.
+// wantSMCBut is wantSMC for clients that may give up so many connections more in the middle of their handshake: those are declined, at
+// both ends.
 func (d *device) wantSMCBut(givenUp, n int, f func()) {
 	d.t.Helper()
 	before := d.smcCounts()
@@ -212,7 +213,7 @@ func (d *device) wantSMCBut(givenUp, n int, f func()) {
 	if clients < servers || clients-servers > uint64(givenUp) || n >= 0 && clients != uint64(n) || clients == 0 && n != 0 {
 		d.t.Errorf("%d connections by clients, %d by servers; want %d", clients, servers, n)
 	}
-	if n := after.fallbacks - before.fallbacks; n != 0 {
+	if n := after.fallbacks - before.fallbacks; n > 2*uint64(givenUp) {
 		d.t.Errorf("%d fallbacks or failures: %+v", n, d.treeStats().Handshake)
 	}
 	if n := after.givenUp - before.givenUp; n > uint64(givenUp) {

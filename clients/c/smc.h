@@ -9,6 +9,7 @@
 /* Why two ends do not speak SMC (SMC_CLC_DECL_*). The codes of SMC-R are in docs/dmb-format.md 3.2; a peer may send any. */
 enum smc_decline {
 	SMC_DECL_MEM = 0x01010000,
+	SMC_DECL_TIMEOUT_CL = 0x02010000,
 	SMC_DECL_CNFERR = 0x03000000,
 	SMC_DECL_PEERNOSMC = 0x03010000,
 	SMC_DECL_NOSMCDEV = 0x03030000,

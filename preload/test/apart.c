@@ -18,13 +18,6 @@
 
 #include "check.h"
 
-void ended_well(pid_t child)
-{
-	int status = -1;
-
-	check(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
-}
-
 pid_t start_client(int listener)
 {
 	pid_t child = fork();

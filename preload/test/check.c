@@ -6,8 +6,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "check.h"
@@ -73,6 +75,46 @@ int connect_to(int listener)
 	return fd;
 }
 
+void ended_well(pid_t child)
+{
+	int status = -1;
+
+	check(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+int accept_one(int listener)
+{
+	int fd = accept(listener, NULL, NULL);
+
+	check(fd >= 0);
+	return fd;
+}
+
+void wants(int fd, const char *text)
+{
+	char b[16];
+
+	read_all(fd, b, strlen(text));
+	check(memcmp(b, text, strlen(text)) == 0);
+}
+
+void wants_end(int fd)
+{
+	char b;
+
+	check(read(fd, &b, 1) == 0);
+}
+
+void says(int fd, const char *text)
+{
+	check(write(fd, text, strlen(text)) == (ssize_t)strlen(text));
+}
+
+void set_nonblocking(int fd, int on)
+{
+	check(ioctl(fd, FIONBIO, &on) == 0);
+}
+
 struct pair pair_open(void)
 {
 	int listener = listen_any();
@@ -120,6 +162,11 @@ int main(int argc, char **argv)
 		test_apart();
 	} else if (argc > 1 && strcmp(argv[1], "spawn") == 0) {
 		test_spawn();
+	} else if (argc > 1 && strcmp(argv[1], "early") == 0) {
+		test_ends();
+		test_early();
+	} else if (argc > 1 && strcmp(argv[1], "late") == 0) {
+		test_late();
 	} else {
 		test_calls();
 		test_forms();

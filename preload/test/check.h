@@ -36,6 +36,17 @@ ssize_t wrote(ssize_t n);
 void write_all(int fd, const void *b, size_t n);
 void read_all(int fd, void *b, size_t n);
 
+/* The same of a text, which is not counted: it may go through TCP. And of the end. */
+void says(int fd, const char *text);
+void wants(int fd, const char *text);
+void wants_end(int fd);
+
+int accept_one(int listener);
+void set_nonblocking(int fd, int on);
+
+/* A child's end. */
+void ended_well(pid_t child);
+
 /* Runs a test and says so. */
 void run(const char *name, void (*test)(void));
 #define RUN(test) run(#test, test)
@@ -46,14 +57,15 @@ void test_events(void);
 void test_waits(void);
 void test_processes(void);
 
-/* Waits for a child, which has to end with 0. */
-void ended_well(pid_t child);
-
 /*
  * A client in a process of its own, which wants "hello" back and then the end: whoever has been a client itself answers in accept, so that
  * nothing accepted is unused.
  */
 pid_t start_client(int listener);
+/* Calls that come before the other side has answered: ends, and the rest; a client that comes late. */
+void test_ends(void);
+void test_early(void);
+void test_late(void);
 
 /* What the library refuses, or leaves to TCP: for a program under smc_run alone. */
 void test_apart(void);

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Connections of a process to itself: a thread that serves may be the one whose client waits for the answer, and one that waits for a
+ * client may have to carry on that client's handshake. Which client is whose nobody knows, so all of this process's count.
+ */
+#ifndef PRELOAD_SELF_H
+#define PRELOAD_SELF_H
+
+#include <stdbool.h>
+
+struct sock;
+
+/* A client waits for its server's answer, and does so no more. */
+void self_waits(struct sock *s);
+void self_waits_no_more(struct sock *s);
+
+/* Whether any does. */
+bool self_has_clients(void);
+
+/* Carries them on. */
+void self_drive(void);
+
+#endif

@@ -1,0 +1,228 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Calls before the server's program has answered, or the client's: bytes wait for nobody. */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/ioctl.h>
+#include <sys/select.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "check.h"
+
+/* ---- writes ---- */
+
+/* Two that both connect and write before they accept. */
+static void both_write_first(void)
+{
+	int listener[2] = { listen_any(), listen_any() };
+	pid_t child[2];
+
+	for (int i = 0; i < 2; i++) {
+		child[i] = fork();
+		check(child[i] >= 0);
+		if (child[i] == 0) {
+			int to = connect_to(listener[1 - i]), from;
+
+			says(to, "hello");
+			from = accept_one(listener[i]);
+			wants(from, "hello");
+			says(from, "reply");
+			wants(to, "reply");
+			_exit(0);
+		}
+	}
+	for (int i = 0; i < 2; i++) {
+		ended_well(child[i]);
+		check(close(listener[i]) == 0);
+	}
+}
+
+static int is_readable(int fd)
+{
+	struct pollfd in = { .fd = fd, .events = POLLIN };
+	int n = poll(&in, 1, 0);
+
+	check(n == 0 || (n == 1 && in.revents == POLLIN));
+	return n;
+}
+
+/* What stands before the server's first byte is nothing to the program, however it looks. */
+static void sees(int fd, const char *text)
+{
+	struct epoll_event event = { .events = EPOLLIN }, got;
+	int set = epoll_create1(0), n = -1, wanted = (int)strlen(text);
+	char b[16];
+
+	check(set >= 0 && epoll_ctl(set, EPOLL_CTL_ADD, fd, &event) == 0);
+	check(is_readable(fd) == (wanted > 0) && epoll_wait(set, &got, 1, 0) == (wanted > 0));
+	check(ioctl(fd, FIONREAD, &n) == 0 && n == wanted);
+	if (wanted > 0)
+		check(recv(fd, b, sizeof(b), MSG_PEEK) == wanted && memcmp(b, text, (size_t)wanted) == 0);
+	else
+		check(recv(fd, b, sizeof(b), MSG_PEEK | MSG_DONTWAIT) == -1 && errno == EAGAIN);
+	check(close(set) == 0);
+}
+
+/* The server is this very thread. */
+static void write_before_accept(void)
+{
+	int listener = listen_any(), client = connect_to(listener), server;
+
+	says(client, "hel");
+	says(client, "lo");
+	sees(client, "");
+	server = accept_one(listener);
+	sees(server, "hello");
+	wants(server, "hello");
+	sees(client, "");
+	says(server, "reply");
+	sees(client, "reply");
+	wants(client, "reply");
+	says(client, "more");
+	wants(server, "more");
+	check(close(client) == 0);
+	wants_end(server);
+	check(close(server) == 0 && close(listener) == 0);
+}
+
+/* The server's answer comes after the end of what the client has to say. */
+static void half_close_before_accept(void)
+{
+	int listener = listen_any(), client = connect_to(listener), server;
+
+	says(client, "hello");
+	check(shutdown(client, SHUT_WR) == 0);
+	server = accept_one(listener);
+	wants(server, "hello");
+	wants_end(server);
+	says(server, "reply");
+	check(close(server) == 0);
+	wants(client, "reply");
+	wants_end(client);
+	check(close(client) == 0 && close(listener) == 0);
+}
+
+static void server_speaks_first(void)
+{
+	int listener = listen_any(), client = connect_to(listener), server = accept_one(listener);
+
+	says(server, "banner");
+	wants(client, "banner");
+	check(close(client) == 0 && close(server) == 0 && close(listener) == 0);
+}
+
+/* ---- without waiting ---- */
+
+static int connect_without_waiting(int listener)
+{
+	struct sockaddr_in a;
+	socklen_t size = sizeof(a);
+	int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), error = -1;
+	struct pollfd out = { .fd = fd, .events = POLLOUT };
+
+	check(fd >= 0 && getsockname(listener, (struct sockaddr *)&a, &size) == 0);
+	check(connect(fd, (struct sockaddr *)&a, size) == 0 || errno == EINPROGRESS);
+	check(poll(&out, 1, -1) == 1);
+	size = sizeof(error);
+	check(getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 && error == 0);
+	return fd;
+}
+
+static void writable_by_poll(int fd)
+{
+	struct pollfd out = { .fd = fd, .events = POLLIN | POLLOUT };
+
+	check(poll(&out, 1, -1) == 1 && out.revents == POLLOUT);
+}
+
+static void writable_by_select(int fd)
+{
+	fd_set out;
+
+	FD_ZERO(&out);
+	FD_SET(fd, &out);
+	check(select(fd + 1, NULL, &out, NULL, NULL) == 1);
+}
+
+static void writable_by_epoll(int fd)
+{
+	struct epoll_event event = { .events = EPOLLIN | EPOLLOUT }, got;
+	int set = epoll_create1(0);
+
+	check(set >= 0 && epoll_ctl(set, EPOLL_CTL_ADD, fd, &event) == 0);
+	check(epoll_wait(set, &got, 1, -1) == 1 && got.events == EPOLLOUT && close(set) == 0);
+}
+
+static void writable_by_edge(int fd)
+{
+	struct epoll_event event = { .events = EPOLLIN | EPOLLOUT | EPOLLET }, got;
+	int set = epoll_create1(0);
+
+	check(set >= 0 && epoll_ctl(set, EPOLL_CTL_ADD, fd, &event) == 0);
+	check(epoll_wait(set, &got, 1, -1) == 1 && got.events == EPOLLOUT && close(set) == 0);
+}
+
+static void writable_by_and_by(int fd)
+{
+	(void)fd;
+	check(usleep(1000) == 0);
+}
+
+static void write_without_waiting(void)
+{
+	static void (*const writable[])(int fd) = { writable_by_poll, writable_by_select, writable_by_epoll, writable_by_edge, writable_by_and_by };
+
+	for (size_t i = 0; i < sizeof(writable) / sizeof(writable[0]); i++) {
+		int listener = listen_any(), client = connect_without_waiting(listener), server;
+		ssize_t put;
+
+		while ((put = write(client, "hello", 5)) == -1 && errno == EAGAIN)
+			writable[i](client);
+		check(put == 5);
+		server = accept_one(listener);
+		wants(server, "hello");
+		sees(client, "");
+		says(server, "reply");
+		set_nonblocking(client, 0);
+		wants(client, "reply");
+		check(close(client) == 0 && close(server) == 0 && close(listener) == 0);
+	}
+}
+
+void test_early(void)
+{
+	RUN(both_write_first);
+	RUN(write_before_accept);
+	RUN(half_close_before_accept);
+	RUN(server_speaks_first);
+	RUN(write_without_waiting);
+}
+
+/* Longer than a server waits that answers in the background: the client's program has other things to do. */
+void test_late(void)
+{
+	int listener = listen_any(), fd;
+	pid_t client = fork();
+
+	check(client >= 0);
+	if (client == 0) {
+		fd = connect_to(listener);
+		sleep(7);
+		says(fd, "hello");
+		wants(fd, "reply");
+		_exit(0);
+	}
+	check(usleep(100000) == 0); /* the client's connect waits no longer */
+	fd = accept_one(listener);
+	wants(fd, "hello");
+	says(fd, "reply");
+	ended_well(client);
+	check(close(fd) == 0 && close(listener) == 0);
+}

@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package tests
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestRunEarly: programs that write, shut down or close before the other side has come to answer find what TCP gives: nobody waits for
+// anybody for ever, and ends are ends (preload/test/early.c).
+func TestRunEarly(t *testing.T) {
+	inBothCopyModesOf(t, func(t *testing.T, d *device) {
+		program := filepath.Join(bin, "smc-run-test")
+		d.wantPlain(func() { d.run(asItIs, program, "early") })
+		d.run(underRun, program, "early")
+		d.WantCount(0)
+		if conns := d.Read("conns"); conns != "" {
+			t.Errorf("conns still has\n%s", conns)
+		}
+	})
+}
+
+// TestRunLateClient: a server waits for a client that has other things to do first, and the connection is SMC-D.
+func TestRunLateClient(t *testing.T) {
+	d := mountSMC(t)
+	d.wantSMC(1, func() { d.run(underRun, filepath.Join(bin, "smc-run-test"), "late") })
+	d.WantCount(0)
+}
+
+// TestRunGivesUp: a client under smc_run has declined behind its Proposal when a Go server comes, which hears nothing of that; also where
+// the server declines, too.
+func TestRunGivesUp(t *testing.T) {
+	need(t, "socat")
+	for _, declines := range []bool{false, true} {
+		t.Run(fmt.Sprintf("server declines: %v", declines), func(t *testing.T) {
+			d := mountSMC(t)
+			if declines {
+				for _, name := range strings.Fields(d.Read("ueid")) {
+					wantError(t, "removing "+name, d.Write("ueid", "-"+name), nil)
+				}
+			}
+			l := startPeer(t, d.Point).Listen(overSMC, "tcp", "127.0.0.1:0")
+			client := d.start(underRun, "sh", "-c", "echo hello | socat -t 30 - TCP:"+l.Address)
+			waitFor(t, "the client to give up", func() error {
+				if !strings.Contains(client.out.String(), "TCP: TIMEOUT_CL\n") {
+					return fmt.Errorf("it says %q", client.out)
+				}
+				return nil
+			})
+			l.Echo()
+			client.wantEnd(t)
+			if out := client.out.String(); !strings.HasSuffix(out, "\nhello\n") {
+				t.Errorf("the client says %q", out)
+			}
+			d.WantCount(0)
+		})
+	}
+}
