@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/ismfs/ismfs/smc"
 )
 
 // TestRunEarly: programs that write, shut down or close before the other side has come to answer find what TCP gives: nobody waits for
@@ -56,6 +58,42 @@ func TestRunGivesUp(t *testing.T) {
 				t.Errorf("the client says %q", out)
 			}
 			d.WantCount(0)
+		})
+	}
+}
+
+// TestRunCrossing: a server under smc_run that has declined takes off the Decline of a client that gave up at the same time, and nothing
+// else: what only begins like one is the program's.
+func TestRunCrossing(t *testing.T) {
+	need(t, "socat")
+	d := mountSMC(t)
+	a := startAttacker(t, d)
+	a.local.UEIDs = otherEIDs(1)
+	crossing := smc.NewDecline(smc.V2, smc.DeclTimeoutCL)
+	b := crossing.AppendTo(nil)
+	for name, row := range map[string]struct{ says, wants string }{
+		"crossing":             {string(b) + "hello", "hello"},
+		"none":                 {"hello", "hello"},
+		"the beginning of one": {string(b[:smc.HeaderLen]), string(b[:smc.HeaderLen])},
+		"a byte of one":        {string(b[:1]), string(b[:1])},
+		"two":                  {string(b) + string(b), string(b)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			port := freePort(t)
+			server := d.start(underRun, "socat", "TCP-LISTEN:"+port+",bind=127.0.0.1", "PIPE")
+			listening(t, port)
+			c := a.Attack(&peerListener{Address: "127.0.0.1:" + port})
+			p := a.Proposal()
+			c.say(encoded(&p))
+			if v, _ := c.judged(); v != declines(smc.DeclNoSMCDDev) {
+				t.Fatalf("the server answers %v", v)
+			}
+			c.say([]byte(row.says))
+			if got, err := c.ReadFull(len(row.wants)); err != nil || string(got) != row.wants {
+				t.Errorf("%q comes back as %q, %v", row.says, got, err)
+			}
+			wantError(t, "Close", c.Close(), nil)
+			server.wantEnd(t)
 		})
 	}
 }
