@@ -270,7 +270,7 @@ bool sock_drop(int fd)
 	bool ended;
 
 	if (s != NULL) {
-		if (sock_kind(s) == SOCK_HANDSHAKE && atomic_load(&s->fds) == 1)
+		if (sock_kind(s) == SOCK_HANDSHAKE && atomic_load(&s->fds) == 1 && holders_alone(s)) /* else a child may be meant to have it */
 			handshake_last(s, fd);
 		sock_put(s);
 	}

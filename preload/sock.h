@@ -36,7 +36,7 @@ struct shared {
 	struct lock handshake; /* held by who carries it on; guards what follows up to stream */
 	bool client, kernel;   /* kernel: the peer is the kernel's SMC */
 	bool passed;           /* a listener that stays when the program ends, with who has passed it */
-	uint8_t awaits;        /* CLC_ACCEPT, CLC_PROPOSAL or CLC_CONFIRM */
+	_Atomic uint8_t awaits;       /* CLC_ACCEPT, CLC_PROPOSAL or CLC_CONFIRM */
 	int64_t proposed;      /* when a client has sent its Proposal */
 	_Atomic bool declined; /* SOCK_HANDSHAKE: this side has, but a message of the peer's stands before what it reads (declined.c) */
 	int64_t end_by;        /* until when a server waits for the end of a client whose DMB has gone */
