@@ -74,13 +74,13 @@ struct lock hidden_lock;
 
 /*
  * Where the library's own begin: above the program's soft limit, so that they take nothing from it, and select's sets have room for all that
- * it gets; where the hard limit leaves little there, in the last quarter below that.
+ * it gets; where the hard limit leaves little there, in the upper half below that.
  */
 static rlim_t lowest(const struct rlimit *limit)
 {
 	rlim_t most = limit->rlim_max < TABLE_SIZE ? limit->rlim_max : TABLE_SIZE;
 
-	return limit->rlim_cur < most / 4 * 3 ? limit->rlim_cur : most / 4 * 3;
+	return limit->rlim_cur < most / 2 ? limit->rlim_cur : most / 2;
 }
 
 bool hidden_has_room(void)

@@ -364,7 +364,7 @@ static void few_descriptors(void)
 		if (child == 0) {
 			int top = highest(equal ? 1024 : 128, equal ? 1024 : limit.rlim_max);
 
-			check(equal ? top >= 767 && top <= 1023 : top == 127);
+			check(equal ? top >= 511 && top <= 1023 : top == 127);
 			_exit(0);
 		}
 		wait_for(child);
