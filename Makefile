@@ -53,7 +53,7 @@ examples:
 	    (cd examples && $(GO) build $(RACE) -o $(CURDIR)/$(EXAMPLES_TO)/$$e-$$side ./$$e/$$side) || exit 1; done; done
 
 clients:
-	$(MAKE) --no-print-directory -C clients/c
+	$(MAKE) --no-print-directory -C clients/c BIN=$(abspath $(BIN))
 
 # The library that smc_run puts in front of the C library, and the launcher; preload-test: with what their tests need.
 BIN = bin

@@ -1,4 +1,0 @@
-bin/test/obj/c/conn.o: conn.c internal.h cursor.h ismfs.h
-internal.h:
-cursor.h:
-ismfs.h:

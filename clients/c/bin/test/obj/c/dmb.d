@@ -1,4 +1,0 @@
-bin/test/obj/c/dmb.o: dmb.c internal.h cursor.h ismfs.h
-internal.h:
-cursor.h:
-ismfs.h:

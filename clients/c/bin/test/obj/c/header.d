@@ -1,4 +1,0 @@
-bin/test/obj/c/header.o: header.c internal.h cursor.h ismfs.h
-internal.h:
-cursor.h:
-ismfs.h:

@@ -1,3 +1,0 @@
-bin/test/obj/c/send.o: examples/send.c examples/transfer.h ismfs.h
-examples/transfer.h:
-ismfs.h:
