@@ -14,6 +14,7 @@
 #include "device.h"
 #include "epoll.h"
 #include "handshake.h"
+#include "io.h"
 #include "real.h"
 #include "self.h"
 #include "settle.h"
@@ -73,14 +74,6 @@ static uint32_t mark(int fd, const struct device *d, bool *tcp)
 	case -ENODEV: return SMC_DECL_NOSMCDEV;
 	default: return SMC_DECL_CNFERR; /* no programs on this host */
 	}
-}
-
-static bool has_limit(int fd)
-{
-	struct timeval limit = { 0 };
-	socklen_t size = sizeof(limit);
-
-	return real()->getsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, &size) == 0 && (limit.tv_sec != 0 || limit.tv_usec != 0);
 }
 
 static bool blocks(int fd)
@@ -348,7 +341,7 @@ static bool take(int fd, int flags, const struct sock *listener)
 }
 
 /* A thread that waits here may be the only one to look after what link groups keep. Returns what poll does. */
-static int wait_for_client(int fd)
+static int wait_for_client(struct sock *listener, int fd)
 {
 	struct pollfd in = { .fd = fd, .events = POLLIN };
 
@@ -356,7 +349,7 @@ static int wait_for_client(int fd)
 		int n;
 
 		link_sweep();
-		if (!link_busy() || !blocks(fd) || has_limit(fd)) /* the kernel keeps the limit */
+		if (!link_busy() || !blocks(fd) || io_limit(listener, fd, READER) > 0) /* the kernel keeps the limit */
 			return 1;
 		n = real()->poll(&in, 1, 1000);
 		if (n > 0 || (n < 0 && (errno != EINTR || signal_interrupts())))
@@ -379,7 +372,7 @@ static int accept_with(int fd, struct sockaddr *from, socklen_t *size, int flags
 			join(listener, fd);
 		if (size != NULL)
 			*size = room;
-		made = listener != NULL && wait_for_client(fd) < 0 ? -1 : real()->accept4(fd, from, size, flags);
+		made = listener != NULL && wait_for_client(listener, fd) < 0 ? -1 : real()->accept4(fd, from, size, flags);
 		saved = errno;
 		kept = made < 0 || listener == NULL || take(made, flags, listener);
 		if (listener != NULL)

@@ -46,7 +46,7 @@ static void begin(struct sock *s, int fd, uint32_t reason)
 	sock_settled(s, fd); /* not yet, but what is awaited of TCP is another thing now */
 }
 
-bool declined_give_up(struct sock *s, int fd)
+static bool give_up(struct sock *s, int fd)
 {
 	struct shared *sh = s->shared;
 
@@ -60,7 +60,7 @@ bool declined_late(struct sock *s, int fd)
 {
 	int64_t at = declined_at(s);
 
-	return at != FOREVER && now_ns() >= at && declined_give_up(s, fd);
+	return at != FOREVER && now_ns() >= at && give_up(s, fd);
 }
 
 void declined_proposal(struct sock *s, int fd, uint32_t code)
@@ -207,7 +207,7 @@ static void shut_locked(struct sock *s, int fd, int how)
 		atomic_fetch_or(&s->shared->shut, SHUTS_READING);
 	if (how == SHUT_RD)
 		return;
-	(void)declined_give_up(s, fd);
+	(void)give_up(s, fd);
 	if (has_declined(s))
 		(void)real()->shutdown(fd, SHUT_WR);
 	else

@@ -32,7 +32,6 @@ int64_t declined_at(const struct sock *s);
 
 /* The client gives SMC up if it is time to. Whether it has. */
 bool declined_late(struct sock *s, int fd);
-bool declined_give_up(struct sock *s, int fd);
 /* The server declines a Proposal. */
 void declined_proposal(struct sock *s, int fd, uint32_t code);
 /* The next step after either: whether it was done. */

@@ -185,7 +185,7 @@ bool link_left(const struct sock *s)
 	const struct shared *sh = s->shared;
 	struct ending *e;
 
-	if (s->device == NULL || s->device->process != getpid() || sh->slot == 0 || sh->described != getpid())
+	if (s->device == NULL || sh->slot == 0 || sh->described != s->device->process || s->device->process != getpid())
 		return false;
 	e = calloc(1, sizeof(*e));
 	if (e == NULL)

@@ -86,7 +86,7 @@ static void listen_to(struct item *it)
 	}
 }
 
-struct item *item_new(struct set *set, struct sock *s, int fd, const struct epoll_event *event)
+static struct item *item_new(struct set *set, struct sock *s, int fd, const struct epoll_event *event)
 {
 	struct item *it = calloc(1, sizeof(*it));
 	bool first;

@@ -129,7 +129,6 @@ void set_hide(struct set *set);
 void set_show(struct set *set);
 
 /* All under the socket's listing. */
-struct item *item_new(struct set *set, struct sock *s, int fd, const struct epoll_event *event);
 /* Registers a descriptor in the kernel's set, too; NULL: errno says why. */
 struct item *item_add(struct set *set, struct sock *s, int fd, const struct epoll_event *event);
 struct item *item_find(struct sock *s, const struct set *set, int fd);

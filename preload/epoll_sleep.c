@@ -7,9 +7,6 @@
 #include "table.h"
 #include "wait.h"
 
-/* How long a sleep lasts while a handshake goes on. */
-static const int64_t hurry_ns = INT64_C(100000000);
-
 /* ---- what the kernel's set has to say ---- */
 
 static void take_event(struct set *set, enum mark mark, int fd)
@@ -59,7 +56,7 @@ int set_sort_out(struct set *set, struct epoll_event *events, int n)
 
 int64_t set_tick_ns(const struct set *set)
 {
-	return atomic_load(&set->settling) ? hurry_ns : WAIT_TICK_NS;
+	return atomic_load(&set->settling) ? WAIT_HURRY_NS : WAIT_TICK_NS;
 }
 
 /* Under the set's lock. */

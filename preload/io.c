@@ -13,8 +13,7 @@
 
 /* ---- limits ---- */
 
-/* SO_RCVTIMEO or SO_SNDTIMEO, asked for the first time somebody has to wait. */
-static int64_t limit_of(struct sock *s, int fd, enum side side)
+int64_t io_limit(struct sock *s, int fd, enum side side)
 {
 	_Atomic int64_t *limit = side == READER ? &s->shared->receive_limit : &s->shared->send_limit;
 	int64_t ns = atomic_load(limit);
@@ -43,7 +42,7 @@ static bool may_wait(struct sock *s, int fd, enum side side, int flags, int64_t 
 	if (must_not_wait(s, flags))
 		return false;
 	if (*deadline == 0) {
-		limit = limit_of(s, fd, side);
+		limit = io_limit(s, fd, side);
 		*deadline = limit > 0 ? now_ns() + limit : FOREVER;
 	}
 	return true;
@@ -67,7 +66,7 @@ static int wait_settled(struct sock *s, int fd, enum side side, int flags)
 		declined_wanted(s);
 	if (must_not_wait(s, flags))
 		return -EAGAIN;
-	limit = limit_of(s, fd, side);
+	limit = io_limit(s, fd, side);
 	return handshake_wait(s, fd, side, limit > 0 ? now_ns() + limit : FOREVER);
 }
 

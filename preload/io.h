@@ -17,6 +17,9 @@ ssize_t io_write(struct sock *s, int fd, const struct iovec *iov, int n, int fla
 /* Wait until there is more to peek at than a size: 0, or why there is not: -EAGAIN, -EINTR. */
 int io_wait_for_more(struct sock *s, int fd, size_t have, int64_t deadline);
 
+/* SO_RCVTIMEO or SO_SNDTIMEO in ns, asked for the first time somebody has to wait; 0: none. */
+int64_t io_limit(struct sock *s, int fd, enum side side);
+
 /* What a write on a connection that takes no more raises. */
 void io_broken_pipe(int flags);
 

@@ -12,9 +12,6 @@
 #include "real.h"
 #include "wait.h"
 
-/* How long a sleep lasts while a handshake goes on. */
-static const int64_t hurry_ns = INT64_C(100000000);
-
 static bool is_smc(const struct watch *w)
 {
 	return w->sock != NULL && sock_kind(w->sock) == SOCK_SMC;
@@ -26,7 +23,7 @@ static int64_t until_when(const struct request *r, int64_t now)
 
 	for (nfds_t i = 0; i < r->n; i++)
 		if (r->watches[i].sock != NULL && handshake_hurries(r->watches[i].sock))
-			until = now + hurry_ns;
+			until = now + WAIT_HURRY_NS;
 	return until < r->deadline ? until : r->deadline;
 }
 

@@ -72,13 +72,18 @@ static _Atomic uint64_t hidden[TABLE_SIZE / 64];
 static _Atomic unsigned int hidden_count;
 struct lock hidden_lock;
 
+static rlim_t most_of(const struct rlimit *limit)
+{
+	return limit->rlim_max < TABLE_SIZE ? limit->rlim_max : TABLE_SIZE;
+}
+
 /*
  * Where the library's own begin: above the program's soft limit, so that they take nothing from it, and select's sets have room for all that
  * it gets; where the hard limit leaves little there, in the upper half below that.
  */
 static rlim_t lowest(const struct rlimit *limit)
 {
-	rlim_t most = limit->rlim_max < TABLE_SIZE ? limit->rlim_max : TABLE_SIZE;
+	rlim_t most = most_of(limit);
 
 	return limit->rlim_cur < most / 2 ? limit->rlim_cur : most / 2;
 }
@@ -87,12 +92,10 @@ bool hidden_has_room(void)
 {
 	enum { FOR_A_CONNECTION = 8 };
 	struct rlimit limit;
-	rlim_t most;
 
 	if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
 		return false;
-	most = limit.rlim_max < TABLE_SIZE ? limit.rlim_max : TABLE_SIZE;
-	return atomic_load(&hidden_count) + FOR_A_CONNECTION <= most - lowest(&limit);
+	return atomic_load(&hidden_count) + FOR_A_CONNECTION <= most_of(&limit) - lowest(&limit);
 }
 
 /* The kernel gives numbers up to the soft limit alone. It is the program's, so it is raised for this one call. */

@@ -42,6 +42,8 @@ int wait_on_bell(struct sock *s, int fd, const struct timespec *left);
 #else
 #define WAIT_TICK_NS INT64_C(1000000000)
 #endif
+/* How long one lasts while a handshake goes on. */
+#define WAIT_HURRY_NS INT64_C(100000000)
 
 /*
  * After EINTR: whether the call is to return it. A handler with SA_RESTART resumes the kernel's calls, but not poll and timed futexes,

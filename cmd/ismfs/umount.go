@@ -184,6 +184,7 @@ func leases(d *tree.Device, of func(pid int) bool) []string {
 		return []string{err.Error()}
 	}
 	pids := make(map[uint32]int)
+	told := make(map[uint32]bool) // of an owner, whether to speak of it
 	if stats, err := d.Stats(); err == nil {
 		for _, p := range stats.Device.Processes {
 			pids[p.ID] = p.PID
@@ -196,8 +197,14 @@ func leases(d *tree.Device, of func(pid int) bool) []string {
 			continue // gone meanwhile
 		}
 		owner := uint32(st.Ino >> 32)
-		if owner == 0 || !of(pids[owner]) {
+		if owner == 0 {
 			continue // made from a shell: it is in nobody's way
+		}
+		if _, asked := told[owner]; !asked {
+			told[owner] = of(pids[owner])
+		}
+		if !told[owner] {
+			continue
 		}
 		peer := "no peer"
 		if st.Nlink > 1 {
