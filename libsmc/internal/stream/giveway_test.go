@@ -13,15 +13,26 @@ import (
 	"github.com/ismfs/ismfs/dmb"
 )
 
-// bind makes connections take both ends for bound to one CPU.
+// bind makes connections take both ends for bound to one CPU that nobody else wants, whatever else runs.
 func bind(t *testing.T) {
 	host.procs(clock())
 	until, place := host.until.Swap(math.MaxInt64), host.place.Swap(1)
-	t.Cleanup(func() { host.until.Store(until); host.place.Store(place) })
+	done := make(chan struct{})
+	go func() {
+		for {
+			select {
+			case <-done:
+				return
+			case <-time.After(time.Millisecond):
+				host.busyUntil.Store(0)
+			}
+		}
+	}()
+	t.Cleanup(func() { close(done); host.until.Store(until); host.place.Store(place) })
 }
 
 // TestGiveWay has connections that are busy, one after another and at once, until sides give way; in between each rests, so that
-// they sleep again. A lost wake-up ends in the deadline.
+// they sleep again. A lost wake-up ends in the deadline, as does what never gives way.
 func TestGiveWay(t *testing.T) {
 	inModes(t, func(t *testing.T, d *daemon) {
 		bind(t)
@@ -41,6 +52,7 @@ func TestGiveWay(t *testing.T) {
 				}
 				if c1.reading.giving.gap > 0 && g.pages[0].giveWay.Load() { // of this goroutine's own reads
 					gave.Add(1)
+					c1.SetDeadline(time.Now().Add(patience))
 					dawdle()
 				}
 			}
