@@ -19,7 +19,7 @@ var runPrograms = []struct {
 		_, contents := bigFile(d.t, dir, 20<<20)
 		port, _ := d.startNginx(server, dir)
 		d.wantCurl(server, client, "http://127.0.0.1:"+port+"/big", contents)
-		d.wantWrk(server, client, port, "48", "2")
+		d.wantWrk(server, client, port, "48")
 	}},
 	{"memcached", []string{"memcached", "python3"}, 0, func(d *device, server, client launch) {
 		port, _ := d.startMemcached(server)

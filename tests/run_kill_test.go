@@ -77,9 +77,7 @@ func TestRunKillWorker(t *testing.T) {
 	dir := tempDir(t)
 	_, contents := bigFile(t, dir, 5<<20)
 	port, server := d.startNginx(underRun, dir)
-	wait := later(func() (string, error) {
-		return d.wrk(underRun, port, "48", "3")
-	})
+	end := d.wrk(underRun, port, "48")
 	d.wantBothEnds(port, 48)
 	killOneOf(t, server, 4)
 	waitFor(t, "another worker", func() error {
@@ -89,7 +87,7 @@ func TestRunKillWorker(t *testing.T) {
 		return nil
 	})
 	d.wantBothEnds(port, 48)
-	if out, err := wait(); err != nil {
+	if out, err := end(); err != nil {
 		t.Errorf("wrk: %v\n%s", err, out)
 	}
 	d.wantNoneTo(port)
@@ -104,15 +102,13 @@ func TestRunKillWorker(t *testing.T) {
 func TestRunGracefulEnd(t *testing.T) {
 	d := mountSMC(t)
 	port, server := d.startNginx(underRun, tempDir(t))
-	wait := later(func() (string, error) {
-		return d.wrk(underRun, port, "48", "2")
-	})
+	end := d.wrk(underRun, port, "48")
 	d.wantBothEnds(port, 48)
 	if err := server.cmd.Process.Signal(syscall.SIGQUIT); err != nil {
 		t.Fatal(err)
 	}
 	server.wantEnd(t)
-	if out, err := wait(); err != nil {
+	if out, err := end(); err != nil {
 		t.Errorf("wrk: %v\n%s", err, out)
 	}
 	d.wantNoneTo(port)

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 const nginxConfig = `daemon off; master_process on; worker_processes 4; pid DIR/pid; error_log DIR/error warn; user root;
@@ -56,9 +57,9 @@ func (d *device) wantCurl(server, client launch, url string, contents []byte) {
 	wantFile(d.t, got, contents)
 }
 
-// wantWrk loads nginx with many connections for some seconds. wrk counts what has been answered; at its end each connection may have one
-// request more on its way, and the answer.
-func (d *device) wantWrk(server, client launch, port, conns, seconds string) {
+// wantWrk loads nginx with many connections. wrk counts what has been answered; at its end each connection may have one request more on
+// its way, and the answer.
+func (d *device) wantWrk(server, client launch, port, conns string) {
 	d.t.Helper()
 	request := int64(len("GET / HTTP/1.1\r\nHost: 127.0.0.1:" + port + "\r\n\r\n"))
 	answer := int64(len(d.run(client, "curl", "-sfi", "http://127.0.0.1:"+port+"/")))
@@ -66,8 +67,11 @@ func (d *device) wantWrk(server, client launch, port, conns, seconds string) {
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	load := func() int64 {
-		out, err := d.wrk(client, port, conns, seconds)
+	load := func(meanwhile func()) (moved int64) {
+		d.t.Helper()
+		end := d.wrk(client, port, conns)
+		meanwhile()
+		out, err := end()
 		if err != nil || strings.Contains(out, "Socket errors") || strings.Contains(out, "Non-2xx") {
 			d.t.Errorf("wrk: %v\n%s", err, out)
 			return 0
@@ -76,29 +80,35 @@ func (d *device) wantWrk(server, client launch, port, conns, seconds string) {
 		return requests * (request + answer)
 	}
 	if server != underRun || client != underRun {
-		d.wantPlain(func() { load() })
+		d.wantPlain(func() { load(func() { time.Sleep(time.Second) }) })
 		return
 	}
 	// wrk connects once to see whether it can, and closes that at once.
 	d.wantSMCBut(1, -1, func() {
 		d.wantGrowthWithin(n*(request+answer), func() int64 {
-			wait := later(func() (int64, error) { return load(), nil })
-			d.wantBothEnds(port, int(n))
-			moved, _ := wait()
-			return moved
+			return load(func() {
+				d.wantBothEnds(port, int(n))
+				time.Sleep(time.Second)
+			})
 		})
 	})
 }
 
 var wrkRequests = regexp.MustCompile(`([1-9]\d*) requests in `)
 
-// wrk loads a server, and returns what wrk has printed. That nothing has been answered is an error.
-func (d *device) wrk(client launch, port, conns, seconds string) (out string, err error) {
-	out, err = d.try(client, "wrk", "-t", "4", "-c", conns, "-d", seconds, "http://127.0.0.1:"+port+"/")
-	if err == nil && !wrkRequests.MatchString(out) {
-		err = errors.New("no request was answered")
+// wrk loads a server until end is called, however long it takes to see what the load is for. end returns what wrk has printed; that
+// nothing has been answered is an error.
+func (d *device) wrk(client launch, port, conns string) (end func() (out string, err error)) {
+	d.t.Helper()
+	p := d.start(client, "wrk", "-t", "4", "-c", conns, "-d", "10m", "http://127.0.0.1:"+port+"/")
+	return func() (string, error) {
+		p.cmd.Process.Signal(os.Interrupt)
+		err := p.cmd.Wait()
+		if err == nil && !wrkRequests.MatchString(p.out.String()) {
+			err = errors.New("no request was answered")
+		}
+		return p.out.String(), err
 	}
-	return out, err
 }
 
 // TestRunNginx: four workers that share a listener, keep-alive, and 100 MB by sendfile.
@@ -110,7 +120,7 @@ func TestRunNginx(t *testing.T) {
 	for _, how := range []launch{underRun, asItIs} {
 		d.wantCurl(underRun, how, "http://127.0.0.1:"+port+"/big", contents)
 	}
-	d.wantWrk(underRun, underRun, port, "200", "3")
+	d.wantWrk(underRun, underRun, port, "200")
 	server.cmd.Process.Signal(os.Interrupt)
 	server.cmd.Wait()
 	d.WantCount(0)

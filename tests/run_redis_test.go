@@ -45,13 +45,21 @@ func TestRunRedis(t *testing.T) {
 	d.WantCount(0)
 }
 
-// saveUnderLoad lets redis fork for a save while it is asked.
+// saveUnderLoad lets redis fork for a save while it is asked. Writes wait until all the load's connections have been seen: it is short.
 func saveUnderLoad(d *device, port string) {
 	d.t.Helper()
+	wantOK := func(command ...string) {
+		d.t.Helper()
+		if out := d.run(underRun, append([]string{"redis-cli", "-p", port}, command...)...); out != "OK\n" {
+			d.t.Errorf("%v: %s", command, out)
+		}
+	}
+	wantOK("client", "pause", "60000", "write")
 	wait := later(func() (string, error) {
 		return d.try(underRun, "redis-benchmark", "-p", port, "-q", "-t", "set", "-n", "100000", "-c", "50")
 	})
 	d.wantBothEnds(port, 50)
+	wantOK("client", "unpause")
 	if out := d.run(underRun, "redis-cli", "-p", port, "bgsave"); !strings.Contains(out, "started") {
 		d.t.Errorf("bgsave: %s", out)
 	}
