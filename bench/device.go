@@ -30,6 +30,7 @@ type device struct {
 	tree      *tree.Device // nil: not there
 	why       error        // it is not there
 	copy      tree.DMBCopy // as found
+	turned    bool         // dmb_type is not as found
 	steerable bool         // its knobs can be turned
 }
 
@@ -138,6 +139,22 @@ func (d *device) set(want tree.DMBCopy) error {
 	return nil
 }
 
+// setPages sets dmb_type for the DMBs of the next cell.
+func (d *device) setPages(p pages) error {
+	want, ok := dmbTypes[p]
+	if !ok {
+		want = d.DMBType
+	}
+	if !d.turned && want == d.DMBType {
+		return nil
+	}
+	if err := d.tree.SetDMBType(want); err != nil {
+		return fmt.Errorf("setting dmb_type of %s to %d: %w", d.Point, want, err)
+	}
+	d.turned = want != d.DMBType
+	return nil
+}
+
 // room returns how many connections with DMBs of some size there is room for, between processes that have one already, and what
 // limits them. files is how many files a process may open: an own device's daemon has one for each DMB.
 func (d *device) room(dmbSize, files int) (n int, limit string, err error) {
@@ -171,7 +188,7 @@ func (d *device) close() error {
 	if d.Own {
 		return d.unmount()
 	}
-	return d.set(d.copy)
+	return errors.Join(d.set(d.copy), d.setPages(""))
 }
 
 func (d *device) unmount() error {

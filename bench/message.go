@@ -52,6 +52,7 @@ type report struct {
 	Figures    figures `json:"figures,omitempty"`
 	WakeUps    uint64  `json:"wake_ups"` // sent by SMC connections
 	Buffer     int     `json:"buffer"`   // ring of an SMC connection, 0 without any
+	PageSize   int64   `json:"page"`     // of that ring's memory, if the transport wants certain pages
 	Waiting    string  `json:"waiting"`  // how an SMC connection waits, empty without any
 	SMC        int     `json:"smc"`      // connections that were SMC-D
 	TCP        int     `json:"tcp"`      // and those that were not, of all transports

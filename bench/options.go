@@ -25,6 +25,9 @@ type Options struct {
 
 	Sweep bool // also measure what WritePlot draws
 
+	// NoHugePages says why the kernel gives DMBs of SMC connections no huge pages, and how it would; empty: it does.
+	NoHugePages string
+
 	// Progress, unless nil, is called before each cell with its number, from 1, out of how many, and what it is.
 	Progress func(n, of int, what string)
 }
@@ -93,6 +96,11 @@ func (s *settings) check() (err error) {
 	}
 	if s.transports, err = s.parse(s.Transports); err != nil {
 		return err
+	}
+	for _, t := range s.transports {
+		if t.Pages == hugePages && s.NoHugePages != "" {
+			return fmt.Errorf("transport %q: %s", t.Name, s.NoHugePages)
+		}
 	}
 	var note string
 	if s.placements, note, err = placements(s.Pin); err != nil {

@@ -81,6 +81,10 @@ func TestTransports(t *testing.T) {
 		{"smc@1m+busy", transport{Name: "smc@1m+busy", SMC: true, Network: "tcp", Buffer: 1 << 20, Wait: libsmc.WaitBusy}, true},
 		{"smc-copy@blocking+64k", transport{Name: "smc-copy@blocking+64k", SMC: true, Copy: true, Network: "tcp", Buffer: 64 << 10, Wait: libsmc.WaitBlocking}, true},
 		{"smc@busy+blocking", transport{}, false},
+		{"smc@1m+huge", transport{Name: "smc@1m+huge", SMC: true, Network: "tcp", Buffer: 1 << 20, Pages: hugePages}, true},
+		{"smc@base", transport{Name: "smc@base", SMC: true, Network: "tcp", Pages: basePages}, true},
+		{"smc@huge+base", transport{}, false},
+		{"tcp@huge", transport{}, false},
 		{"smc@1m+64k", transport{}, false},
 		{"smc@busy+", transport{}, false},
 		{"smc@default", transport{}, false},
@@ -90,6 +94,43 @@ func TestTransports(t *testing.T) {
 		got, err := parseTransport(c.name)
 		if (err == nil) != c.ok || c.ok && got != c.want {
 			t.Errorf("%q: %+v, %v", c.name, got, err)
+		}
+	}
+}
+
+// What asks for huge pages is refused, with the way out, where the kernel gives none; the row of its own is left out.
+func TestNoHugePages(t *testing.T) {
+	o := validOptions()
+	o.Rows, o.NoHugePages, o.Transports = "bandwidth", "none: echo advise > x", []string{"smc@1m+huge"}
+	if _, err := o.read(); !errors.Is(err, ErrOptions) || !strings.Contains(err.Error(), o.NoHugePages) {
+		t.Error(err)
+	}
+	o.Transports = nil
+	s, err := o.read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := run{settings: s, device: &device{}}
+	possible, err := r.possible(slices.DeleteFunc(s.rowsOf("bandwidth"), func(r row) bool { return r.kind != pagesKind && r.name != "bandwidth-64000" }))
+	if err != nil || len(possible) != 1 || possible[0].name != "bandwidth-64000" {
+		t.Errorf("%+v, %v", possible, err)
+	}
+	if !slices.ContainsFunc(s.notes, func(n string) bool { return strings.Contains(n, "bandwidth-pages-64000 is left out: none") }) {
+		t.Errorf("no word of it: %q", s.notes)
+	}
+}
+
+func TestPages(t *testing.T) {
+	for _, c := range []struct {
+		want pages
+		size int64
+		ok   bool
+	}{
+		{"", 0, true}, {"", 4096, true}, {hugePages, 64 << 10, true}, {hugePages, 4096, false}, {hugePages, 0, false},
+		{basePages, 4096, true}, {basePages, 1 << 20, false}, {basePages, 0, false},
+	} {
+		if err := c.want.check(c.size); (err == nil) != c.ok || err != nil && !errors.Is(err, errPages) {
+			t.Errorf("%q of %d: %v", c.want, c.size, err)
 		}
 	}
 }

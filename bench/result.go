@@ -49,6 +49,7 @@ type TransportResult struct {
 	Name    string             `json:"name"`
 	Waiting string             `json:"waiting,omitempty"` // how an SMC connection waits
 	Buffer  int                `json:"buffer"`            // ring of an SMC connection
+	Page    int64              `json:"page,omitempty"`    // size of its pages, if the transport asks for some
 	SMC     int                `json:"smc"`               // connections of the client that were SMC-D, in all rounds
 	TCP     int                `json:"tcp"`               // and those that were not: of SMC, or sockets of another kind
 	Error   string             `json:"error,omitempty"`
@@ -74,7 +75,7 @@ func (r *Result) Failed() int {
 
 // add notes what a cell's client has seen.
 func (t *TransportResult) add(client report) {
-	t.Buffer, t.Waiting = client.Buffer, client.Waiting
+	t.Buffer, t.Waiting, t.Page = client.Buffer, client.Waiting, client.PageSize
 	t.SMC += client.SMC
 	t.TCP += client.TCP
 }

@@ -23,6 +23,7 @@ const (
 	quotaKind        // both processes together under half a CPU
 	idleKind         // beside idle connections
 	socketsKind      // without and with the programs of a device
+	pagesKind        // with huge pages
 )
 
 // A column is a figure in the table. The first column of a row is what the row is about, and the one that ratios are of.

@@ -108,6 +108,15 @@ func (s *settings) bandwidthRows() []row {
 			transports: s.choose("smc", "smc-zerocopy", "tcp", "unix"),
 			columns:    columns,
 		})
+		if len(s.transports) == 0 {
+			rows = append(rows, row{
+				command: "bandwidth", name: fmt.Sprintf("bandwidth-pages-%d", size), kind: pagesKind,
+				title:      sizeText(size) + " messages one way, buffers of huge pages (dmb_type 0) and of base pages (1)",
+				task:       task{Activity: "flow", Size: size, Duration: s.Duration},
+				transports: s.choose("smc@1m+huge", "smc@1m+base", "tcp"),
+				columns:    columns,
+			})
+		}
 	}
 	return rows
 }

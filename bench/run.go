@@ -132,6 +132,8 @@ func (r *run) impossible(row row) (why string, err error) {
 	switch row.kind {
 	case socketsKind:
 		return r.noSockets()
+	case pagesKind:
+		return r.NoHugePages, nil
 	case quotaKind:
 		q, err := makeQuota()
 		if err == nil {
@@ -285,6 +287,9 @@ func (r *run) cell(ctx context.Context, row row, where placement, config pairCon
 	}
 	t.add(client)
 	r.note(t.otherWait())
+	if err := errors.Join(t.transport.Pages.check(client.PageSize), t.transport.Pages.check(server.PageSize)); err != nil {
+		return err
+	}
 	if fallen := max(client.TCP, server.TCP); t.transport.SMC && fallen > 0 {
 		return fmt.Errorf("%w: %d of %d", errNotSMC, fallen, client.TCP+client.SMC)
 	}
@@ -297,5 +302,5 @@ func (r *run) prepareDevice(t transport) error {
 	if !t.SMC {
 		return nil
 	}
-	return r.device.setCopy(t.Copy)
+	return errors.Join(r.device.setCopy(t.Copy), r.device.setPages(t.Pages))
 }

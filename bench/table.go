@@ -78,12 +78,16 @@ func (r *RowResult) writeFigures(w io.Writer, t *TransportResult) {
 	fmt.Fprintln(w)
 }
 
-// label is the transport's name, for SMC with how it waits and its ring.
+// label is the transport's name, for SMC with how it waits, its ring and, where they are the matter, its pages.
 func (t *TransportResult) label() string {
 	if t.Waiting == "" || t.Buffer == 0 {
 		return t.Name
 	}
-	return fmt.Sprintf("%s (%s, %s)", t.Name, t.Waiting, sizeText(t.Buffer+smc.CDCLen))
+	size := sizeText(t.Buffer + smc.CDCLen)
+	if t.Page != 0 {
+		size += " of " + sizeText(int(t.Page))
+	}
+	return fmt.Sprintf("%s (%s, %s)", t.Name, t.Waiting, size)
 }
 
 func (r *RowResult) ratioText(t *TransportResult) string {

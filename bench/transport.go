@@ -13,7 +13,7 @@ import (
 )
 
 // A transport is what carries the bytes, as --transports names it: smc, smc-copy, smc-zerocopy, tcp, tcp-clc, unix, c-ring or c-ring-copy, and for SMC
-// after an @ what differs from the default, joined by +: a size of the buffers and a way of waiting, as smc@1m+busy.
+// after an @ what differs from the default, joined by +: a size of the buffers, a way of waiting and the pages of the buffers, as smc@1m+busy+huge.
 type transport struct {
 	Name     string `json:"name"`
 	SMC      bool   `json:"smc"`
@@ -24,7 +24,8 @@ type transport struct {
 	Network  string `json:"network"`   // of package net
 	Buffer   int    `json:"buffer"`    // of a connection, 0: libsmc's default
 
-	Wait libsmc.Wait `json:"wait"`
+	Wait  libsmc.Wait `json:"wait"`
+	Pages pages       `json:"pages,omitempty"`
 }
 
 var plainTransports = map[string]transport{
@@ -79,8 +80,15 @@ func (t *transport) vary(word string) error {
 		t.Wait = wait
 		return nil
 	}
+	if _, ok := dmbTypes[pages(word)]; ok {
+		if t.Pages != "" {
+			return fmt.Errorf("%s and %s: a buffer has pages of one kind", t.Pages, word)
+		}
+		t.Pages = pages(word)
+		return nil
+	}
 	if _, err := parseSize(word); err != nil {
-		return fmt.Errorf("%q is neither adaptive, busy or blocking nor a size such as 64k or 1m", word)
+		return fmt.Errorf("%q is neither adaptive, busy or blocking nor huge or base nor a size such as 64k or 1m", word)
 	}
 	size, err := parseBuffer(word)
 	switch {

@@ -25,6 +25,7 @@ type worker struct {
 
 	errors  chan error // of the server's connections; the first one counts
 	buffer  atomic.Int64
+	page    atomic.Int64 // the size of its pages, once it was looked at
 	waiting atomic.Value // how an SMC connection waits
 	smc     atomic.Int64
 	tcp     atomic.Int64
@@ -143,6 +144,7 @@ func (w *worker) rest() (report, error) {
 func (w *worker) tell(r report) error {
 	r.Buffer, r.SMC, r.TCP = int(w.buffer.Load()), int(w.smc.Load()), int(w.tcp.Load())
 	r.Waiting, _ = w.waiting.Load().(string)
+	r.PageSize = w.page.Load()
 	if w.Rest > 0 {
 		memory, err := residentMemory()
 		if err != nil {
@@ -306,4 +308,7 @@ func (w *worker) note(c net.Conn) {
 	w.buffer.Store(int64(info.ReadBuffer))
 	w.waiting.Store(info.Wait.String())
 	w.wakeUps.add(s)
+	if w.Transport.Pages != "" && w.page.Load() == 0 { // of one connection only: the daemon looks at each page
+		w.page.Store(pageSizeOf(info.Token))
+	}
 }

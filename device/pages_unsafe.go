@@ -38,22 +38,32 @@ type smallFolios struct {
 
 func (s *smallFolios) possible(now time.Time) bool {
 	if s.at.IsZero() || now.Sub(s.at) > measureAgain {
-		s.at, s.on = now, anySmallFolios()
+		s.at, s.on = now, anySmallFolios("/sys/kernel/mm/transparent_hugepage")
 	}
 	return s.on
 }
 
-func anySmallFolios() bool {
-	settings, err := filepath.Glob("/sys/kernel/mm/transparent_hugepage/hugepages-*kB/shmem_enabled")
+// anySmallFolios reads the kernel's settings. By default that of 2 MiB says inherit, and the others never.
+func anySmallFolios(dir string) bool {
+	settings, err := filepath.Glob(filepath.Join(dir, "hugepages-*kB", "shmem_enabled"))
 	if err != nil {
 		return false
 	}
 	for _, path := range settings {
-		if text, err := os.ReadFile(path); err == nil && !bytes.Contains(text, []byte("[never]")) {
+		if filepath.Base(filepath.Dir(path)) != "hugepages-2048kB" && gives(path, dir) {
 			return true
 		}
 	}
 	return false
+}
+
+// gives reports whether a setting lets shared memory have pages. It can inherit from the one for all sizes.
+func gives(path, dir string) bool {
+	text, err := os.ReadFile(path)
+	if err == nil && bytes.Contains(text, []byte("[inherit]")) {
+		text, err = os.ReadFile(filepath.Join(dir, "shmem_enabled"))
+	}
+	return err == nil && !bytes.Contains(text, []byte("[never]")) && !bytes.Contains(text, []byte("[deny]"))
 }
 
 // hugePage is the size from which a DMB can have a page of that size.

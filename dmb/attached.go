@@ -97,11 +97,7 @@ func (a *Attached) fill(mappable bool) error {
 }
 
 func (a *Attached) mapIt() error {
-	align := 0
-	if a.size >= hugePage {
-		align = hugePage
-	}
-	mapping, err := mapFile(a.fd, a.size, align)
+	mapping, err := mapFile(a.fd, a.size, alignmentFor(a.size))
 	if err != nil {
 		return err
 	}

@@ -74,6 +74,19 @@ func kindFor(dev *tree.Device, b *Block) (tree.DMBType, error) {
 	return kind, nil
 }
 
+// alignmentFor is the boundary at which a DMB is mapped: the kernel gives a page of some size only to a mapping that has room for it at a
+// multiple of that size, and of itself it aligns no mapping of a file of the device. 0: below 1 MiB nothing is gained that would make up
+// for the calls (docs/performance.md).
+func alignmentFor(size int) int {
+	switch {
+	case size >= hugePage:
+		return hugePage
+	case size >= hugePage/2:
+		return hugePage / 2
+	}
+	return 0
+}
+
 func create(dev *tree.Device) (*Registered, error) {
 	for {
 		t := newToken()
@@ -101,8 +114,8 @@ func (r *Registered) fill(size int) error {
 	r.separated = !st.readable
 	contiguous := r.kind == tree.PhysContiguous
 	align := 0
-	if contiguous && size >= hugePage {
-		align = hugePage
+	if contiguous {
+		align = alignmentFor(size)
 	}
 	if r.mapping, err = mapFile(r.fd, size, align); err != nil {
 		return err
@@ -112,7 +125,7 @@ func (r *Registered) fill(size int) error {
 		unpopulate(r.mapping) // else what there is stays charged until the device frees it
 		return err
 	}
-	if align != 0 {
+	if contiguous && size >= hugePage {
 		collapse(r.mapping)
 	}
 	r.producer = word64(r.mapping, smc.OffProducer)

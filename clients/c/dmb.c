@@ -136,9 +136,13 @@ int populate_more(unsigned char *at, size_t size)
 	return populate(at, size, MADV_POPULATE_WRITE);
 }
 
+/*
+ * The kernel gives a page of some size only to a mapping that has room for it at a multiple of that size, and of itself it aligns no mapping of
+ * a file of the device. 0: below 1 MiB nothing is gained that would make up for the calls.
+ */
 static size_t alignment_for(size_t size)
 {
-	return size >= HUGE_PAGE ? HUGE_PAGE : 0;
+	return size >= HUGE_PAGE ? HUGE_PAGE : size >= HUGE_PAGE / 2 ? HUGE_PAGE / 2 : 0;
 }
 
 /* Huge pages are a wish (a kernel may be built without them): only populating can fail. */

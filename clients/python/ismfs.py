@@ -146,10 +146,15 @@ def _madvise(address, size, advice, what):
             raise OSError(errno.ENOMEM if e == errno.EFAULT else e, f"{what}: {os.strerror(e)}")
 
 
+def _alignment_for(size):
+    """The kernel gives a page of some size only to a mapping that has room for it at a multiple of that size. 0: not worth it."""
+    return HUGE_PAGE if size >= HUGE_PAGE else HUGE_PAGE // 2 if size >= HUGE_PAGE // 2 else 0
+
+
 class _Mapping:
     """A shared, writable mapping of a whole file. Unmapped when the last view of it is gone, so that no view can fault.
 
-    mmap.mmap cannot map at a 2 MiB boundary, which huge pages need, so this calls libc.
+    mmap.mmap cannot map at a boundary of its caller's choice, which huge pages need, so this calls libc.
     """
 
     def __init__(self, fd, size, align=0):
@@ -294,7 +299,7 @@ class Dmb:
 
     def _map_registered(self, contiguous):
         huge = contiguous and self.size >= HUGE_PAGE
-        self.mapping = _Mapping(self.fd, self.size, HUGE_PAGE if huge else 0)
+        self.mapping = _Mapping(self.fd, self.size, _alignment_for(self.size) if contiguous else 0)
         self.mapping.advise(_MADV_HUGEPAGE if contiguous else _MADV_NOHUGEPAGE)
         self.mapping.populate()
         if huge:
@@ -325,7 +330,7 @@ class Dmb:
             raise OSError(errno.EMSGSIZE, f"the DMB has {self.size} bytes, its owner said {told}")
         if self.separated:
             return
-        self.mapping = _Mapping(self.fd, self.size, HUGE_PAGE if self.size >= HUGE_PAGE else 0)
+        self.mapping = _Mapping(self.fd, self.size, _alignment_for(self.size))
         self.mapping.bring_in()
 
     def is_separated(self):

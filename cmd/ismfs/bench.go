@@ -50,7 +50,7 @@ Nothing else should run meanwhile. Absolute figures of a shared or virtual machi
 
 func benchFlags(f *pflag.FlagSet, o *bench.Options, asJSON *bool) {
 	f.SortFlags = false
-	f.StringSliceVar(&o.Transports, "transports", nil, "smc, smc-copy, smc-zerocopy, tcp, tcp-clc, unix, c-ring, c-ring-copy; smc@1m+busy: with buffers of 1 MiB, waiting busy (or adaptive, blocking) (default: as the row wants)")
+	f.StringSliceVar(&o.Transports, "transports", nil, "smc, smc-copy, smc-zerocopy, tcp, tcp-clc, unix, c-ring, c-ring-copy; smc@1m+busy: with buffers of 1 MiB, waiting busy (or adaptive, blocking); smc@1m+huge: of huge pages, dmb_type 0 (or base, 1) (default: as the row wants)")
 	f.StringVar(&o.Pin, "pin", "all", "placement: two (CPUs), one (CPU), free or all")
 	f.IntVar(&o.Rounds, "rounds", bench.DefaultRounds, "rounds; fewer than 5 are too few to compare by")
 	f.DurationVar(&o.Duration, "duration", bench.DefaultDuration, "how long each measurement lasts, in each round")
@@ -62,6 +62,9 @@ func benchFlags(f *pflag.FlagSet, o *bench.Options, asJSON *bool) {
 
 func runBench(c *cobra.Command, o bench.Options, asJSON bool, plot string) error {
 	o.Command, o.Version, o.Sweep = []string{"/proc/self/exe"}, version, plot != ""
+	if f := judgeMultiSize(readShmemPolicies(thpPath)); f.Status != statusOK {
+		o.NoHugePages = f.Found + ": " + f.Mend
+	}
 	if _, err := unix.IoctlGetTermios(int(os.Stderr.Fd()), unix.TCGETS); err == nil {
 		o.Progress = showProgress
 		defer fmt.Fprint(os.Stderr, "\r\x1b[K")

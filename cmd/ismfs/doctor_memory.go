@@ -98,8 +98,8 @@ func judgeMultiSize(p shmemPolicies) finding {
 	}
 	f := finding{
 		Status: statusWarn, Found: fmt.Sprintf("off for memfds: DMBs under %s get pages of 4 KiB, whatever dmb_type says", humanBytes(hugePage)),
-		Costs: "more TLB misses with the DMBs of SMC connections, all of which are under 2 MiB; nothing else",
-		Mend:  fmt.Sprintf("echo advise > %s/hugepages-64kB/shmem_enabled", thpPath),
+		Costs: "first connections with buffers of 1 MiB take half as long again, or twice as long (docs/performance.md); nothing that could be measured else",
+		Mend:  fmt.Sprintf("echo advise > %s/hugepages-1024kB/shmem_enabled", thpPath),
 	}
 	if len(p.bySize) == 0 {
 		f.Found = fmt.Sprintf("not in this kernel: DMBs under %s get pages of 4 KiB, whatever dmb_type says", humanBytes(hugePage))

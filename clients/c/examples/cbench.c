@@ -75,7 +75,7 @@ static void hold(const struct bench *bench, size_t n, size_t size)
 static void usage(void)
 {
 	fputs("usage: ismfs-cbench [--mount DIR] cost\n"
-	      "       ismfs-cbench [--mount DIR] [--rounds N] [--mib N] bandwidth\n"
+	      "       ismfs-cbench [--mount DIR] [--rounds N] [--mib N] [--ring MIB] bandwidth\n"
 	      "       ismfs-cbench [--rounds N] [--mib N] ring|ring-copy     (the bare ring alone, by memcpy or pwrite; needs no mount)\n"
 	      "       ismfs-cbench [--mount DIR] hold COUNT BYTES     (prints ready, ends with standard input)\n"
 	      "       ismfs-cbench [--mount DIR] [--mib N] source dmb|unix SOCKET     (sends to a receiver in another language)\n",
@@ -98,8 +98,9 @@ int main(int argc, char **argv)
 	static const struct option names[] = { { "mount", required_argument, NULL, 'm' },
 					       { "rounds", required_argument, NULL, 'r' },
 					       { "mib", required_argument, NULL, 'b' },
+					       { "ring", required_argument, NULL, 'g' },
 					       { NULL, 0, NULL, 0 } };
-	struct bench bench = { .rounds = 7, .bytes = (size_t)256 << 20 };
+	struct bench bench = { .rounds = 7, .bytes = (size_t)256 << 20, .ring = (size_t)1 << 20 };
 	const char *mount = NULL, *what;
 	int c;
 
@@ -108,6 +109,7 @@ int main(int argc, char **argv)
 		case 'm': mount = optarg; break;
 		case 'r': bench.rounds = number(optarg); break;
 		case 'b': bench.bytes = number(optarg) << 20; break;
+		case 'g': bench.ring = number(optarg) << 20; break;
 		default: usage();
 		}
 	}

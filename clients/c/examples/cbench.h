@@ -18,6 +18,7 @@ struct bench {
 	struct ismfs_device dev;
 	size_t rounds; /* of the bandwidth comparison */
 	size_t bytes;  /* moved in each */
+	size_t ring;   /* bytes of the receiver's DMB */
 	bool by_pwrite; /* the bare ring, as in copy mode */
 };
 
