@@ -46,7 +46,7 @@ static bool is_fast_open(int fd)
 }
 
 /* Settle what was never marked; only where there is a device it is described and counted. */
-static void stay_plain(int fd, bool client, uint32_t reason)
+static void stay_plain(int fd, bool client, uint32_t reason, const union address *peer)
 {
 	struct sock *s;
 
@@ -55,6 +55,7 @@ static void stay_plain(int fd, bool client, uint32_t reason)
 	s = sock_new(SOCK_PLAIN, client);
 	if (s == NULL)
 		return;
+	s->shared->peer = *peer;
 	table_set(fd, s, true);
 	settle_plain(s, fd, reason, 0);
 	sock_put(s);
@@ -90,7 +91,7 @@ static void learn_mode(struct sock *s, int fd)
 }
 
 /* A socket that was marked, and whose connect has ended well or goes on. */
-static int begin(int fd, int result, int buffer)
+static int begin(int fd, int result, int buffer, const union address *peer)
 {
 	bool going_on = result != 0;
 	int saved = errno;
@@ -102,6 +103,7 @@ static int begin(int fd, int result, int buffer)
 		return -1;
 	}
 	atomic_store(&s->shared->buffer, buffer);
+	s->shared->peer = *peer;
 	table_set(fd, s, false);
 	if (going_on) {
 		learn_mode(s, fd);
@@ -163,6 +165,7 @@ static void disconnect(int fd)
 
 EXPORT int connect(int fd, const struct sockaddr *to, socklen_t size)
 {
+	union address peer;
 	struct device *d;
 	struct sock *s;
 	uint32_t reason;
@@ -187,6 +190,7 @@ EXPORT int connect(int fd, const struct sockaddr *to, socklen_t size)
 	d = environment_off() ? NULL : device_current();
 	if (d == NULL)
 		return real()->connect(fd, to, size);
+	peer = address_connected(to, size);
 	buffer = buffer_asked(fd);
 	reason = mark(fd, d, &tcp);
 	result = real()->connect(fd, to, size);
@@ -195,13 +199,13 @@ EXPORT int connect(int fd, const struct sockaddr *to, socklen_t size)
 	if (reason != 0) {
 		err = errno;
 		if (result == 0 || err == EINPROGRESS)
-			stay_plain(fd, true, reason);
+			stay_plain(fd, true, reason, &peer);
 		errno = err;
 		return result;
 	}
 	if (result != 0 && errno != EINPROGRESS && errno != EINTR)
 		return result;
-	return begin(fd, result, buffer);
+	return begin(fd, result, buffer, &peer);
 }
 
 /* ---- listen ---- */
@@ -304,18 +308,18 @@ void listeners_passed(void)
 /* ---- accept ---- */
 
 /* false: the connection is reset, since nobody can tell what its client expects. */
-static bool take(int fd, int flags, const struct sock *listener)
+static bool take(int fd, int flags, const struct sock *listener, const union address *peer)
 {
 	int answer;
 	struct sock *s;
 
 	if (listener->shared->awaits != CLC_PROPOSAL) {
-		stay_plain(fd, false, SMC_DECL_NOSMCDEV);
+		stay_plain(fd, false, SMC_DECL_NOSMCDEV, peer);
 		return true;
 	}
 	answer = smcopt_ask(fd);
 	if (answer == -ENODATA || (answer > 0 && answer != SMCOPT_SMC)) { /* ENODATA: older than the mark */
-		stay_plain(fd, false, SMC_DECL_PEERNOSMC);
+		stay_plain(fd, false, SMC_DECL_PEERNOSMC, peer);
 		return true;
 	}
 	s = answer < 0 ? NULL : sock_new(SOCK_HANDSHAKE, false);
@@ -328,6 +332,7 @@ static bool take(int fd, int flags, const struct sock *listener)
 	atomic_store(&s->shared->buffer, atomic_load(&listener->shared->buffer));
 	atomic_store(&s->shared->nonblocking, (flags & SOCK_NONBLOCK) != 0);
 	s->shared->awaits = CLC_PROPOSAL;
+	s->shared->peer = *peer;
 	table_set(fd, s, false);
 	sock_describe(s, fd);
 	/*
@@ -357,12 +362,27 @@ static int wait_for_client(struct sock *listener, int fd)
 	}
 }
 
+/* The kernel tells the client's address as it accepts, which costs less than asking for it later. */
+static int accept_from(int fd, struct sockaddr *from, socklen_t *size, int flags, union address *peer)
+{
+	socklen_t room = from != NULL && size != NULL ? *size : 0, own_size = sizeof(*peer);
+	int made;
+
+	if (from == NULL)
+		return real()->accept4(fd, &peer->any, &own_size, flags);
+	made = real()->accept4(fd, from, size, flags);
+	if (made >= 0)
+		*peer = address_of(from, *size < room ? *size : room);
+	return made;
+}
+
 static int accept_with(int fd, struct sockaddr *from, socklen_t *size, int flags)
 {
 	socklen_t room = size != NULL ? *size : 0;
 
 	for (;;) {
 		struct sock *listener = table_get(fd, false);
+		union address peer = { 0 };
 		int made, saved;
 		bool kept;
 
@@ -372,9 +392,9 @@ static int accept_with(int fd, struct sockaddr *from, socklen_t *size, int flags
 			join(listener, fd);
 		if (size != NULL)
 			*size = room;
-		made = listener != NULL && wait_for_client(listener, fd) < 0 ? -1 : real()->accept4(fd, from, size, flags);
+		made = listener != NULL && wait_for_client(listener, fd) < 0 ? -1 : accept_from(fd, from, size, flags, &peer);
 		saved = errno;
-		kept = made < 0 || listener == NULL || take(made, flags, listener);
+		kept = made < 0 || listener == NULL || take(made, flags, listener, &peer);
 		if (listener != NULL)
 			sock_put(listener);
 		errno = saved;

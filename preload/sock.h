@@ -22,6 +22,7 @@
 
 #include "../clients/c/clc.h"
 #include "../clients/c/stream.h"
+#include "address.h"
 #include "holders.h"
 #include "link.h"
 #include "spin.h"
@@ -51,6 +52,7 @@ struct shared {
 	uint32_t slot;
 	int described; /* the process in whose block the slot is */
 	uint64_t inode;
+	union address local, peer; /* as far as they are known */
 	uint32_t reason, diagnosis;
 	struct clc_local sent; /* what the Proposal offered */
 	struct clc_answer accept;
