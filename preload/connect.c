@@ -17,6 +17,7 @@
 #include "io.h"
 #include "real.h"
 #include "self.h"
+#include "servers.h"
 #include "settle.h"
 #include "sock.h"
 #include "table.h"
@@ -63,11 +64,17 @@ static void stay_plain(int fd, bool client, uint32_t reason, const union address
 
 /* ---- connect ---- */
 
-/* Returns 0, or why the connection stays TCP. The mark tells, too, whether it is a TCP socket: one question less where it is. */
-static uint32_t mark(int fd, const struct device *d, bool *tcp)
+/*
+ * Returns 0, or why the connection stays TCP. The mark tells, too, whether it is a TCP socket: one question less where it is. So does the
+ * answer that it never had one, which is why it can do without: what is left of an earlier connect would be told to the server.
+ */
+static uint32_t mark(int fd, const struct device *d, const union address *peer, bool *tcp, bool *unasked)
 {
-	int err = is_fast_open(fd) ? -EINVAL : smcopt_mark(fd, d);
+	bool fast_open = is_fast_open(fd);
+	int err;
 
+	*unasked = !fast_open && servers_plain(peer) && smcopt_ask(fd) == -ENODATA;
+	err = *unasked ? 0 : fast_open ? -EINVAL : smcopt_mark(fd, d);
 	*tcp = (err != -ENOPROTOOPT && err != -EOPNOTSUPP) || is_tcp(fd);
 	switch (err) {
 	case 0: return 0;
@@ -90,8 +97,8 @@ static void learn_mode(struct sock *s, int fd)
 	atomic_store(&s->shared->nonblocking, !blocks(fd));
 }
 
-/* A socket that was marked, and whose connect has ended well or goes on. */
-static int begin(int fd, int result, int buffer, const union address *peer)
+/* A socket that was marked or need not be, and whose connect has ended well or goes on. */
+static int begin(int fd, int result, int buffer, const union address *peer, bool unasked)
 {
 	bool going_on = result != 0;
 	int saved = errno;
@@ -104,6 +111,7 @@ static int begin(int fd, int result, int buffer, const union address *peer)
 	}
 	atomic_store(&s->shared->buffer, buffer);
 	s->shared->peer = *peer;
+	s->shared->unasked = unasked;
 	table_set(fd, s, false);
 	if (going_on) {
 		learn_mode(s, fd);
@@ -114,10 +122,11 @@ static int begin(int fd, int result, int buffer, const union address *peer)
 		lock_take(&s->shared->handshake);
 		handshake_connected(s, fd);
 		lock_release(&s->shared->handshake);
-		if (sock_kind(s) != SOCK_PLAIN)
-			learn_mode(s, fd);
 		epoll_adopt(s, fd);
-		(void)handshake_wait(s, fd, READER, now_ns() + settle_ns);
+		if (sock_kind(s) != SOCK_PLAIN) {
+			learn_mode(s, fd);
+			(void)handshake_wait(s, fd, READER, now_ns() + settle_ns);
+		}
 	}
 	sock_put(s);
 	return result;
@@ -170,7 +179,7 @@ EXPORT int connect(int fd, const struct sockaddr *to, socklen_t size)
 	struct sock *s;
 	uint32_t reason;
 	int result, err, buffer;
-	bool tcp;
+	bool tcp, unasked;
 
 	if (to != NULL && size >= sizeof(to->sa_family) && to->sa_family == AF_UNSPEC && table_has(fd))
 		disconnect(fd);
@@ -192,7 +201,7 @@ EXPORT int connect(int fd, const struct sockaddr *to, socklen_t size)
 		return real()->connect(fd, to, size);
 	peer = address_connected(to, size);
 	buffer = buffer_asked(fd);
-	reason = mark(fd, d, &tcp);
+	reason = mark(fd, d, &peer, &tcp, &unasked);
 	result = real()->connect(fd, to, size);
 	if (!tcp)
 		return result;
@@ -203,9 +212,11 @@ EXPORT int connect(int fd, const struct sockaddr *to, socklen_t size)
 		errno = err;
 		return result;
 	}
-	if (result != 0 && errno != EINPROGRESS && errno != EINTR)
+	if (result != 0 && errno != EINPROGRESS && errno != EINTR) {
+		servers_said_other(&peer);
 		return result;
-	return begin(fd, result, buffer, &peer);
+	}
+	return begin(fd, result, buffer, &peer, unasked);
 }
 
 /* ---- listen ---- */

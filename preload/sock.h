@@ -36,6 +36,7 @@ struct shared {
 	_Atomic int kind;
 	struct lock handshake; /* held by who carries it on; guards what follows up to stream */
 	bool client, kernel;   /* kernel: the peer is the kernel's SMC */
+	bool unasked;          /* a client that was not marked, since its server is on TCP (servers.h) */
 	bool passed;           /* a listener that stays when the program ends, with who has passed it */
 	_Atomic uint8_t awaits;       /* CLC_ACCEPT, CLC_PROPOSAL or CLC_CONFIRM */
 	int64_t proposed;      /* when a client has sent its Proposal */
