@@ -27,6 +27,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BIN = ROOT / "bin"
+COSTS = ("fallback", "connect")  # what a program pays whose peer is not under smc_run
 FINER = 3  # times as many rounds for what is meant to show no difference
 MESSAGES = os.environ.get("MESSAGES", "1000000")
 PLACES = {"two CPUs": ("0", "1"), "one CPU": ("0", "0"), "free": (None, None)}
@@ -144,6 +145,22 @@ class Bench:
             figures["redis-server, GET, µs of CPU"] = (server_cpu(server) - before) / requests * 1e6
         return figures
 
+    def connect(self, smc, cpus):
+        """The same where each request has a connection of its own, which is the dearest that there is."""
+        figures, connections = {}, 20000
+        program = BIN / "smc-run-connect"
+        port = free_port()
+        with self.server(False, cpus[0], [program, port], port):
+            before = client_cpu()
+            self.client(smc, cpus[1], [program, port, str(connections)], False)
+            figures["connect, request, close: client, µs of CPU"] = (client_cpu() - before) / connections * 1e6
+        port = free_port()
+        with self.server(smc, cpus[0], [program, port], port) as server:
+            before = server_cpu(server)
+            self.client(False, cpus[1], [program, port, str(connections)])
+            figures["accept, request, close: server, µs of CPU"] = (server_cpu(server) - before) / connections * 1e6
+        return figures
+
     def nginx(self, smc, cpus):
         with tempfile.TemporaryDirectory(prefix="ismfs-bench-") as directory:
             os.chmod(directory, 0o755)
@@ -191,14 +208,14 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=5)
     parser.add_argument("--place", choices=PLACES, action="append", help="one of the placements; all if none is given")
-    parser.add_argument("rows", nargs="*", default=["pingpong", "sockperf", "nginx", "redis", "fallback"])
+    parser.add_argument("rows", nargs="*", default=["pingpong", "sockperf", "nginx", "redis", *COSTS])
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what is mounted and started ends with it
     places = {p: PLACES[p] for p in args.place or PLACES}
     with mounted() as mount:
         bench = Bench(mount, args.seconds)
-        samples = measure(bench, [r for r in args.rows if r != "fallback"], args.rounds, places)
-        costs = measure(bench, [r for r in args.rows if r == "fallback"], args.rounds * FINER, places)
+        samples = measure(bench, [r for r in args.rows if r not in COSTS], args.rounds, places)
+        costs = measure(bench, [r for r in args.rows if r in COSTS], args.rounds * FINER, places)
     cpu = next(line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))
     print(f"{datetime.date.today()}, {os.cpu_count()} × {cpu}, Linux {platform.release()}. Medians (min–max) of {args.rounds} rounds.\n")
     if samples:

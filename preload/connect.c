@@ -17,6 +17,7 @@
 #include "io.h"
 #include "real.h"
 #include "self.h"
+#include "servers.h"
 #include "settle.h"
 #include "sock.h"
 #include "table.h"
@@ -46,7 +47,7 @@ static bool is_fast_open(int fd)
 }
 
 /* Settle what was never marked; only where there is a device it is described and counted. */
-static void stay_plain(int fd, bool client, uint32_t reason)
+static void stay_plain(int fd, bool client, uint32_t reason, const union address *peer)
 {
 	struct sock *s;
 
@@ -55,6 +56,7 @@ static void stay_plain(int fd, bool client, uint32_t reason)
 	s = sock_new(SOCK_PLAIN, client);
 	if (s == NULL)
 		return;
+	s->shared->peer = *peer;
 	table_set(fd, s, true);
 	settle_plain(s, fd, reason, 0);
 	sock_put(s);
@@ -62,11 +64,17 @@ static void stay_plain(int fd, bool client, uint32_t reason)
 
 /* ---- connect ---- */
 
-/* Returns 0, or why the connection stays TCP. The mark tells, too, whether it is a TCP socket: one question less where it is. */
-static uint32_t mark(int fd, const struct device *d, bool *tcp)
+/*
+ * Returns 0, or why the connection stays TCP. The mark tells, too, whether it is a TCP socket: one question less where it is. So does the
+ * answer that it never had one, which is why it can do without: what is left of an earlier connect would be told to the server.
+ */
+static uint32_t mark(int fd, const struct device *d, const union address *peer, bool *tcp, bool *unasked)
 {
-	int err = is_fast_open(fd) ? -EINVAL : smcopt_mark(fd, d);
+	bool fast_open = is_fast_open(fd);
+	int err;
 
+	*unasked = !fast_open && servers_plain(peer) && smcopt_ask(fd) == -ENODATA;
+	err = *unasked ? 0 : fast_open ? -EINVAL : smcopt_mark(fd, d);
 	*tcp = (err != -ENOPROTOOPT && err != -EOPNOTSUPP) || is_tcp(fd);
 	switch (err) {
 	case 0: return 0;
@@ -89,8 +97,8 @@ static void learn_mode(struct sock *s, int fd)
 	atomic_store(&s->shared->nonblocking, !blocks(fd));
 }
 
-/* A socket that was marked, and whose connect has ended well or goes on. */
-static int begin(int fd, int result, int buffer)
+/* A socket that was marked or need not be, and whose connect has ended well or goes on. */
+static int begin(int fd, int result, int buffer, const union address *peer, bool unasked)
 {
 	bool going_on = result != 0;
 	int saved = errno;
@@ -102,6 +110,8 @@ static int begin(int fd, int result, int buffer)
 		return -1;
 	}
 	atomic_store(&s->shared->buffer, buffer);
+	s->shared->peer = *peer;
+	s->shared->unasked = unasked;
 	table_set(fd, s, false);
 	if (going_on) {
 		learn_mode(s, fd);
@@ -112,10 +122,11 @@ static int begin(int fd, int result, int buffer)
 		lock_take(&s->shared->handshake);
 		handshake_connected(s, fd);
 		lock_release(&s->shared->handshake);
-		if (sock_kind(s) != SOCK_PLAIN)
-			learn_mode(s, fd);
 		epoll_adopt(s, fd);
-		(void)handshake_wait(s, fd, READER, now_ns() + settle_ns);
+		if (sock_kind(s) != SOCK_PLAIN) {
+			learn_mode(s, fd);
+			(void)handshake_wait(s, fd, READER, now_ns() + settle_ns);
+		}
 	}
 	sock_put(s);
 	return result;
@@ -163,11 +174,12 @@ static void disconnect(int fd)
 
 EXPORT int connect(int fd, const struct sockaddr *to, socklen_t size)
 {
+	union address peer;
 	struct device *d;
 	struct sock *s;
 	uint32_t reason;
 	int result, err, buffer;
-	bool tcp;
+	bool tcp, unasked;
 
 	if (to != NULL && size >= sizeof(to->sa_family) && to->sa_family == AF_UNSPEC && table_has(fd))
 		disconnect(fd);
@@ -187,21 +199,24 @@ EXPORT int connect(int fd, const struct sockaddr *to, socklen_t size)
 	d = environment_off() ? NULL : device_current();
 	if (d == NULL)
 		return real()->connect(fd, to, size);
+	peer = address_connected(to, size);
 	buffer = buffer_asked(fd);
-	reason = mark(fd, d, &tcp);
+	reason = mark(fd, d, &peer, &tcp, &unasked);
 	result = real()->connect(fd, to, size);
 	if (!tcp)
 		return result;
 	if (reason != 0) {
 		err = errno;
 		if (result == 0 || err == EINPROGRESS)
-			stay_plain(fd, true, reason);
+			stay_plain(fd, true, reason, &peer);
 		errno = err;
 		return result;
 	}
-	if (result != 0 && errno != EINPROGRESS && errno != EINTR)
+	if (result != 0 && errno != EINPROGRESS && errno != EINTR) {
+		servers_said_other(&peer);
 		return result;
-	return begin(fd, result, buffer);
+	}
+	return begin(fd, result, buffer, &peer, unasked);
 }
 
 /* ---- listen ---- */
@@ -304,18 +319,18 @@ void listeners_passed(void)
 /* ---- accept ---- */
 
 /* false: the connection is reset, since nobody can tell what its client expects. */
-static bool take(int fd, int flags, const struct sock *listener)
+static bool take(int fd, int flags, const struct sock *listener, const union address *peer)
 {
 	int answer;
 	struct sock *s;
 
 	if (listener->shared->awaits != CLC_PROPOSAL) {
-		stay_plain(fd, false, SMC_DECL_NOSMCDEV);
+		stay_plain(fd, false, SMC_DECL_NOSMCDEV, peer);
 		return true;
 	}
 	answer = smcopt_ask(fd);
 	if (answer == -ENODATA || (answer > 0 && answer != SMCOPT_SMC)) { /* ENODATA: older than the mark */
-		stay_plain(fd, false, SMC_DECL_PEERNOSMC);
+		stay_plain(fd, false, SMC_DECL_PEERNOSMC, peer);
 		return true;
 	}
 	s = answer < 0 ? NULL : sock_new(SOCK_HANDSHAKE, false);
@@ -328,6 +343,7 @@ static bool take(int fd, int flags, const struct sock *listener)
 	atomic_store(&s->shared->buffer, atomic_load(&listener->shared->buffer));
 	atomic_store(&s->shared->nonblocking, (flags & SOCK_NONBLOCK) != 0);
 	s->shared->awaits = CLC_PROPOSAL;
+	s->shared->peer = *peer;
 	table_set(fd, s, false);
 	sock_describe(s, fd);
 	/*
@@ -357,12 +373,27 @@ static int wait_for_client(struct sock *listener, int fd)
 	}
 }
 
+/* The kernel tells the client's address as it accepts, which costs less than asking for it later. */
+static int accept_from(int fd, struct sockaddr *from, socklen_t *size, int flags, union address *peer)
+{
+	socklen_t room = from != NULL && size != NULL ? *size : 0, own_size = sizeof(*peer);
+	int made;
+
+	if (from == NULL)
+		return real()->accept4(fd, &peer->any, &own_size, flags);
+	made = real()->accept4(fd, from, size, flags);
+	if (made >= 0)
+		*peer = address_of(from, *size < room ? *size : room);
+	return made;
+}
+
 static int accept_with(int fd, struct sockaddr *from, socklen_t *size, int flags)
 {
 	socklen_t room = size != NULL ? *size : 0;
 
 	for (;;) {
 		struct sock *listener = table_get(fd, false);
+		union address peer = { 0 };
 		int made, saved;
 		bool kept;
 
@@ -372,9 +403,9 @@ static int accept_with(int fd, struct sockaddr *from, socklen_t *size, int flags
 			join(listener, fd);
 		if (size != NULL)
 			*size = room;
-		made = listener != NULL && wait_for_client(listener, fd) < 0 ? -1 : real()->accept4(fd, from, size, flags);
+		made = listener != NULL && wait_for_client(listener, fd) < 0 ? -1 : accept_from(fd, from, size, flags, &peer);
 		saved = errno;
-		kept = made < 0 || listener == NULL || take(made, flags, listener);
+		kept = made < 0 || listener == NULL || take(made, flags, listener, &peer);
 		if (listener != NULL)
 			sock_put(listener);
 		errno = saved;

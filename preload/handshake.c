@@ -11,6 +11,7 @@
 #include "message.h"
 #include "real.h"
 #include "self.h"
+#include "servers.h"
 #include "settle.h"
 #include "sock.h"
 #include "wait.h"
@@ -108,9 +109,23 @@ static void propose(struct sock *s, int fd)
 	sock_settled(s, fd); /* not yet, but what is awaited of TCP is another thing now */
 }
 
+static int ask(const struct sock *s, int fd)
+{
+	int answer;
+
+	if (s->shared->unasked)
+		return SMCOPT_PLAIN;
+	answer = smcopt_ask(fd);
+	if (answer == SMCOPT_PLAIN)
+		servers_said_plain(&s->shared->peer);
+	else
+		servers_said_other(&s->shared->peer);
+	return answer;
+}
+
 void handshake_connected(struct sock *s, int fd)
 {
-	int answer = smcopt_ask(fd);
+	int answer = ask(s, fd);
 
 	s->shared->kernel = answer == SMCOPT_KERNEL;
 	if (answer == SMCOPT_SMC || answer == SMCOPT_KERNEL)
@@ -131,6 +146,7 @@ static bool connecting(struct sock *s, int fd)
 	if (real()->poll(&out, 1, 0) <= 0)
 		return false;
 	if (real()->getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) != 0 || error != 0) {
+		servers_said_other(&s->shared->peer);
 		atomic_store(&s->shared->error, error != 0 ? error : ECONNABORTED);
 		atomic_store_explicit(&s->shared->kind, SOCK_FAILED, memory_order_release);
 		sock_settled(s, fd);

@@ -2,7 +2,6 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <netinet/in.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
@@ -115,40 +114,23 @@ void sock_put(struct sock *s)
 
 /* ---- description ---- */
 
-static void put_address(unsigned char *b, size_t at, size_t port_at, const struct sockaddr_storage *a, bool six)
+/* What TCP says is its own and its peer's, once: neither changes. A listener's own does, with its bind. */
+static void learn_addresses(struct shared *sh, int fd, bool listener)
 {
-	static const unsigned char mapped[12] = { [10] = 0xFF, [11] = 0xFF };
-	uint16_t port = 0;
+	struct sockaddr_storage a;
+	socklen_t size = sizeof(a);
 
-	if (a->ss_family == AF_INET) {
-		const struct sockaddr_in *in = (const void *)a;
-
-		port = ntohs(in->sin_port);
-		if (six)
-			memcpy(b + at, mapped, 12);
-		memcpy(b + at + (six ? 12 : 0), &in->sin_addr, 4);
-	} else if (a->ss_family == AF_INET6) {
-		const struct sockaddr_in6 *in6 = (const void *)a;
-
-		port = ntohs(in6->sin6_port);
-		memcpy(b + at + (six ? 0 : 0), (const unsigned char *)&in6->sin6_addr + (six ? 0 : 12), six ? 16 : 4);
-	}
-	memcpy(b + port_at, &port, 2);
-}
-
-/* Are both IPv4, also as IPv6 writes it? */
-static bool is_four(const struct sockaddr_storage *a)
-{
-	if (a->ss_family != AF_INET6)
-		return true;
-	return IN6_IS_ADDR_V4MAPPED(&((const struct sockaddr_in6 *)(const void *)a)->sin6_addr);
+	if ((listener || !address_known(&sh->local)) && getsockname(fd, (struct sockaddr *)&a, &size) == 0)
+		sh->local = address_of((struct sockaddr *)&a, size);
+	size = sizeof(a);
+	if (!listener && !address_known(&sh->peer) && getpeername(fd, (struct sockaddr *)&a, &size) == 0)
+		sh->peer = address_of((struct sockaddr *)&a, size);
 }
 
 void sock_describe(struct sock *s, int fd)
 {
 	unsigned char b[SLOT_SIZE] = { 0 };
-	struct sockaddr_storage local = { 0 }, peer = { 0 };
-	socklen_t size = sizeof(local);
+	struct shared *sh = s->shared;
 	int kind = sock_kind(s);
 	uint32_t link = link_id(&s->link);
 	uint64_t own = link_token(&s->link), other = link_peer_token(&s->link);
@@ -156,39 +138,36 @@ void sock_describe(struct sock *s, int fd)
 
 	if (s->device == NULL)
 		return;
-	if (s->shared->slot == 0) {
-		s->shared->slot = slot_take(s->device->procs);
-		s->shared->described = s->device->process;
+	if (sh->slot == 0) {
+		sh->slot = slot_take(s->device->procs);
+		sh->described = s->device->process;
 	}
-	if (s->shared->slot == 0)
+	if (sh->slot == 0)
 		return;
-	if (s->shared->inode == 0) {
+	if (sh->inode == 0) {
 		struct stat st;
 
-		s->shared->inode = fstat(fd, &st) == 0 ? st.st_ino : 0;
+		sh->inode = fstat(fd, &st) == 0 ? st.st_ino : 0;
 	}
-	(void)getsockname(fd, (struct sockaddr *)&local, &size);
-	size = sizeof(peer);
-	if (kind != SOCK_LISTENER)
-		(void)getpeername(fd, (struct sockaddr *)&peer, &size);
-	six = !is_four(&local) || !is_four(&peer) || (kind == SOCK_LISTENER && local.ss_family == AF_INET6);
+	learn_addresses(sh, fd, kind == SOCK_LISTENER);
+	six = !address_is_four(&sh->local) || !address_is_four(&sh->peer) || (kind == SOCK_LISTENER && sh->local.any.sa_family == AF_INET6);
 	b[4] = kind == SOCK_LISTENER ? 2 : 1;
-	b[5] = kind == SOCK_LISTENER ? 0 : s->shared->client ? 1 : 2;
+	b[5] = kind == SOCK_LISTENER ? 0 : sh->client ? 1 : 2;
 	if (has_declined(s))
 		kind = SOCK_PLAIN;
 	b[6] = kind == SOCK_SMC ? 2 : kind == SOCK_PLAIN ? 1 : 0;
 	b[7] = kind == SOCK_LISTENER ? SMC_LISTEN : kind == SOCK_SMC ? stream_smc_state(&s->stream, &b[9]) :
 	       kind == SOCK_PLAIN ? SMC_ACTIVE : SMC_INIT;
 	b[8] = six ? 6 : 4;
-	put_address(b, 16, 10, &local, six);
-	put_address(b, 32, 12, &peer, six);
+	address_put(b, 16, 10, &sh->local, six);
+	address_put(b, 32, 12, &sh->peer, six);
 	memcpy(b + 48, &own, 8);
 	memcpy(b + 56, &other, 8);
 	memcpy(b + 64, &link, 4);
-	memcpy(b + 68, &s->shared->reason, 4);
-	memcpy(b + 72, &s->shared->diagnosis, 4);
-	memcpy(b + 80, &s->shared->inode, 8);
-	slot_write(s->device->procs, s->shared->slot, b);
+	memcpy(b + 68, &sh->reason, 4);
+	memcpy(b + 72, &sh->diagnosis, 4);
+	memcpy(b + 80, &sh->inode, 8);
+	slot_write(s->device->procs, sh->slot, b);
 }
 
 void sock_settled(struct sock *s, int fd)

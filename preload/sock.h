@@ -22,6 +22,7 @@
 
 #include "../clients/c/clc.h"
 #include "../clients/c/stream.h"
+#include "address.h"
 #include "holders.h"
 #include "link.h"
 #include "spin.h"
@@ -35,6 +36,7 @@ struct shared {
 	_Atomic int kind;
 	struct lock handshake; /* held by who carries it on; guards what follows up to stream */
 	bool client, kernel;   /* kernel: the peer is the kernel's SMC */
+	bool unasked;          /* a client that was not marked, since its server is on TCP (servers.h) */
 	bool passed;           /* a listener that stays when the program ends, with who has passed it */
 	_Atomic uint8_t awaits;       /* CLC_ACCEPT, CLC_PROPOSAL or CLC_CONFIRM */
 	int64_t proposed;      /* when a client has sent its Proposal */
@@ -51,6 +53,7 @@ struct shared {
 	uint32_t slot;
 	int described; /* the process in whose block the slot is */
 	uint64_t inode;
+	union address local, peer; /* as far as they are known */
 	uint32_t reason, diagnosis;
 	struct clc_local sent; /* what the Proposal offered */
 	struct clc_answer accept;

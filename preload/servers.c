@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE
+#include <stdatomic.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "../clients/c/internal.h"
+#include "servers.h"
+
+enum { SERVERS = 64, ENOUGH = 8, FOR_MS = 20 };
+
+/*
+ * A word for each, by the hash of its address; another one's takes its place. From above: 32 bits that tell whose it is, 4 how often in a
+ * row it was plain, up to ENOUGH, and 28 when it was last, in ms. 0: nothing.
+ */
+static _Atomic uint64_t servers[SERVERS];
+enum { TIME_BITS = 28, COUNT_BITS = 4 };
+static const uint64_t time_mask = (1 << TIME_BITS) - 1, count_mask = (1 << COUNT_BITS) - 1;
+
+static uint64_t mix(uint64_t hash, const void *bytes, size_t n)
+{
+	uint64_t part = 0;
+
+	memcpy(&part, bytes, n);
+	hash = (hash ^ part) * UINT64_C(0x9E3779B97F4A7C15);
+	return hash ^ hash >> 29;
+}
+
+static uint64_t hash_of(const union address *a)
+{
+	uint64_t hash;
+
+	if (a->any.sa_family == AF_INET)
+		return mix(mix(AF_INET, &a->four.sin_port, 2), &a->four.sin_addr, 4);
+	hash = mix(mix(AF_INET6, &a->six.sin6_port, 2), &a->six.sin6_scope_id, 4);
+	return mix(mix(hash, a->six.sin6_addr.s6_addr, 8), a->six.sin6_addr.s6_addr + 8, 8);
+}
+
+/* Its place, and in *word what that says of it: 0, if it is another's. */
+static _Atomic uint64_t *find(const union address *a, uint64_t *hash, uint64_t *word)
+{
+	_Atomic uint64_t *place;
+
+	*hash = hash_of(a);
+	place = &servers[*hash % SERVERS];
+	*word = atomic_load_explicit(place, memory_order_relaxed);
+	if (*word >> 32 != *hash >> 32)
+		*word = 0;
+	return place;
+}
+
+static uint64_t now_ms(void)
+{
+	return (uint64_t)now_ns() / 1000000 & time_mask;
+}
+
+bool servers_plain(const union address *a)
+{
+	uint64_t hash, word;
+
+	if (!address_known(a))
+		return false;
+	(void)find(a, &hash, &word);
+	return (word >> TIME_BITS & count_mask) == ENOUGH && ((now_ms() - word) & time_mask) < FOR_MS;
+}
+
+void servers_said_plain(const union address *a)
+{
+	uint64_t hash, word, count;
+	_Atomic uint64_t *place;
+
+	if (!address_known(a))
+		return;
+	place = find(a, &hash, &word);
+	count = (word >> TIME_BITS & count_mask) + 1;
+	if (count > ENOUGH)
+		count = ENOUGH;
+	atomic_store_explicit(place, hash >> 32 << 32 | count << TIME_BITS | now_ms(), memory_order_relaxed);
+}
+
+void servers_said_other(const union address *a)
+{
+	uint64_t hash, word;
+	_Atomic uint64_t *place;
+
+	if (!address_known(a))
+		return;
+	place = find(a, &hash, &word);
+	if (word != 0)
+		atomic_store_explicit(place, 0, memory_order_relaxed);
+}
