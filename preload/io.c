@@ -113,7 +113,7 @@ ssize_t io_read(struct sock *s, int fd, const struct iovec *iov, int n, int flag
 			continue;
 		}
 		if (got != -EAGAIN)
-			return done > 0 ? (ssize_t)done : got;
+			return done > 0 ? (ssize_t)done : got < 0 ? -stream_take_error(&s->stream) : 0;
 		err = wait_for(s, fd, READER, flags, &deadline);
 		if (err != 0)
 			return done > 0 ? (ssize_t)done : err;
@@ -126,6 +126,19 @@ void io_broken_pipe(int flags)
 {
 	if (!(flags & MSG_NOSIGNAL))
 		pthread_kill(pthread_self(), SIGPIPE);
+}
+
+ssize_t io_refuse(struct sock *s, size_t n, int flags)
+{
+	ssize_t taken = stream_refuse(&s->stream, n);
+
+	if (taken == -EPIPE)
+		io_broken_pipe(flags);
+	if (taken > 0) { /* whoever waits hears that it has failed now */
+		stream_rouse(&s->stream);
+		epoll_news(s);
+	}
+	return taken;
 }
 
 ssize_t io_write(struct sock *s, int fd, const struct iovec *iov, int n, int flags)
@@ -155,11 +168,9 @@ ssize_t io_write(struct sock *s, int fd, const struct iovec *iov, int n, int fla
 			continue;
 		if (done > 0)
 			break;
-		if (put == -EPIPE)
-			io_broken_pipe(flags);
 		if (put == -EAGAIN)
 			io_full(s);
-		return put;
+		return put == -EAGAIN || put == -EINTR ? put : io_refuse(s, wanted, flags);
 	}
 	if (whole)
 		stream_written(&s->stream);

@@ -364,9 +364,9 @@ short stream_ready(struct stream *s)
 		ready |= POLLIN | POLLRDNORM | POLLRDHUP;
 	if (write_stop != 0 || has_room(s))
 		ready |= POLLOUT | POLLWRNORM;
-	if (read_stop > 0)
+	if (atomic_load(&st->error) != 0)
 		ready |= POLLERR;
-	if (read_stop > 0 || (read_stop != 0 && atomic_load(&st->done_writing)))
+	if (atomic_load(&st->failed) || (read_stop != 0 && atomic_load(&st->done_writing)))
 		ready |= POLLHUP; /* as TCP: not for a peer's close alone, which leaves bytes to be read */
 	return ready;
 }

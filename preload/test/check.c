@@ -169,6 +169,7 @@ int main(int argc, char **argv)
 		test_late();
 	} else {
 		test_calls();
+		test_closed();
 		test_forms();
 		test_events();
 		test_waits();

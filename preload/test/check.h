@@ -52,6 +52,7 @@ void run(const char *name, void (*test)(void));
 #define RUN(test) run(#test, test)
 
 void test_calls(void);
+void test_closed(void);
 void test_forms(void);
 void test_events(void);
 void test_waits(void);
