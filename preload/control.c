@@ -107,7 +107,7 @@ EXPORT int dup2(int from, int to)
 	if (!make_way(from, to))
 		return -1;
 	result = real()->dup2(from, to);
-	if (result >= 0 && from != to && process_is_ours())
+	if (result >= 0 && from != to)
 		sock_alias(from, to);
 	return result;
 }
@@ -119,7 +119,7 @@ EXPORT int dup3(int from, int to, int flags)
 	if (!make_way(from, to))
 		return -1;
 	result = real()->dup3(from, to, flags);
-	if (result >= 0 && process_is_ours())
+	if (result >= 0)
 		sock_alias(from, to);
 	return result;
 }

@@ -154,6 +154,11 @@ void sock_describe(struct sock *s, int fd)
 	uint64_t own = link_token(&s->link), other = link_peer_token(&s->link);
 	bool six;
 
+	if (s->shared->inode == 0) { /* also for who looks a descriptor up by it (exec.c) */
+		struct stat st;
+
+		s->shared->inode = fstat(fd, &st) == 0 ? st.st_ino : 0;
+	}
 	if (s->device == NULL)
 		return;
 	if (s->shared->slot == 0) {
@@ -162,11 +167,6 @@ void sock_describe(struct sock *s, int fd)
 	}
 	if (s->shared->slot == 0)
 		return;
-	if (s->shared->inode == 0) {
-		struct stat st;
-
-		s->shared->inode = fstat(fd, &st) == 0 ? st.st_ino : 0;
-	}
 	(void)getsockname(fd, (struct sockaddr *)&local, &size);
 	size = sizeof(peer);
 	if (kind != SOCK_LISTENER)
@@ -200,6 +200,8 @@ void sock_settled(struct sock *s, int fd)
 	if (kind != SOCK_HANDSHAKE)
 		self_waits_no_more(s);
 	sock_describe(s, fd);
+	if (!process_is_ours())
+		return; /* a child of vfork has other descriptors than its parent, who sees by the kind what has become of it */
 	if (kind == SOCK_PLAIN && atomic_load(&s->fds) == 1)
 		table_set(fd, s, true);
 	else if (kind == SOCK_PLAIN && !s->ended)
@@ -291,7 +293,7 @@ void sock_alias(int from, int to)
 
 	if (s == NULL)
 		return;
-	if ((unsigned int)to >= TABLE_SIZE) {
+	if ((unsigned int)to >= TABLE_SIZE || !process_is_ours()) {
 		sock_put(s);
 		return;
 	}

@@ -154,6 +154,8 @@ int main(int argc, char **argv)
 		return echo(atoi(argv[2]));
 	if (argc > 2 && strcmp(argv[1], "ended") == 0)
 		return ended(atoi(argv[2]));
+	if (argc > 2 && strcmp(argv[1], "half") == 0)
+		return half(atoi(argv[2]));
 	if (argc > 2 && strcmp(argv[1], "taken") == 0)
 		return serve_taken(atoi(argv[2]));
 	if (argc > 1 && strcmp(argv[1], "hand-over") == 0)

@@ -76,6 +76,7 @@ void test_spawn(void);
 int inherited(int fd);
 int echo(int fd);
 int ended(int fd);
+int half(int fd);
 int hand_over(void);
 int serve_taken(int over);
 
