@@ -42,6 +42,7 @@ static void each_socket(void (*f)(struct sock *s, int fd))
 }
 
 static uint32_t forks; /* under ends_lock */
+static _Thread_local uint32_t held_before;
 
 /* The child's place among its kin, which needs one only if there are sockets. */
 static _Thread_local unsigned int child;
@@ -115,6 +116,7 @@ static void renew_all(void)
 
 static void before_fork(void)
 {
+	held_before = lock_count;
 	lock_take(&ends_lock);
 	forks++;
 	child = 0;
@@ -141,6 +143,7 @@ static void in_parent(void)
 static void in_child(void)
 {
 	lock_forget_thread();
+	lock_count = held_before;
 	process = getpid();
 	free_lock.word = device_lock.word = link_lock.word = ends_lock.word = hidden_lock.word = 0;
 	kin_come(child);
@@ -164,9 +167,13 @@ EXPORT pid_t fork(void)
 
 /* ---- exit ---- */
 
+/*
+ * From a signal's handler whose thread is in the middle of something, nothing is closed: what it has locked it will not release. The kernel
+ * closes, and peers and the device see to the rest, as when a process is killed.
+ */
 static void close_all(void)
 {
-	if (process == 0 || !process_is_ours())
+	if (process == 0 || !process_is_ours() || lock_count > 0)
 		return;
 	for (int fd = 0, end = table_end(); fd < end; fd++)
 		if (table_has(fd))

@@ -70,10 +70,29 @@ static int wait_settled(struct sock *s, int fd, enum side side, int flags)
 	return handshake_wait(s, fd, side, limit > 0 ? now_ns() + limit : FOREVER);
 }
 
+/*
+ * In a signal's handler whose thread is in the middle of a call of the library's: whether this one would wait for that one, which goes on
+ * only when the handler has returned. A thread that waits is in the middle of nothing.
+ */
+static bool waits_for_itself(struct sock *s, enum side side)
+{
+	switch (sock_kind(s)) {
+	case SOCK_SMC:
+		return stream_is_mine(&s->stream, side) || lock_is_mine(&s->watching) || epoll_is_mine(s);
+	case SOCK_CONNECTING:
+	case SOCK_HANDSHAKE:
+		return true;
+	}
+	return false;
+}
+
 int io_ready(struct sock *s, int fd, enum side side, int flags)
 {
-	int err = handshake_lets(s, fd, side) ? 0 : wait_settled(s, fd, side, flags);
+	int err;
 
+	if (__builtin_expect(lock_count > 0, 0) && waits_for_itself(s, side))
+		return must_not_wait(s, flags) ? -EAGAIN : -EDEADLK;
+	err = handshake_lets(s, fd, side) ? 0 : wait_settled(s, fd, side, flags);
 	if (err != 0)
 		return err;
 	switch (sock_kind(s)) {

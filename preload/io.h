@@ -8,7 +8,10 @@
 
 enum { IO_PLAIN = 1, IO_END = 2 };
 
-/* Wait for the handshake as the socket allows: 0 SMC-D mode, IO_PLAIN, IO_END, or what the call fails with. */
+/*
+ * Wait for the handshake as the socket allows: 0 SMC-D mode, IO_PLAIN, IO_END, or what the call fails with. EDEADLK: it is a signal's handler's,
+ * and would wait for what its thread is in the middle of.
+ */
 int io_ready(struct sock *s, int fd, enum side side, int flags);
 
 ssize_t io_read(struct sock *s, int fd, const struct iovec *iov, int n, int flags);

@@ -316,7 +316,7 @@ ssize_t stream_write(struct stream *s, const struct iovec *iov, int n, size_t sk
 void stream_written(struct stream *s)
 {
 	if (turn_of(s) == lock_thread())
-		lock_release(&s->state->turn);
+		lock_leave(&s->state->turn);
 }
 
 void stream_wait_turn(struct stream *s)
@@ -331,6 +331,13 @@ size_t stream_unread_by_peer(const struct stream *s)
 	int64_t n = cursor_distance(read, prod, s->tx_len);
 
 	return n > 0 ? (size_t)n : 0;
+}
+
+bool stream_is_mine(const struct stream *s, enum side side)
+{
+	const struct stream_state *st = s->state;
+
+	return lock_is_mine(side == READER ? &st->reading : &st->writing) || lock_is_mine(&st->lock);
 }
 
 /* ---- readiness ---- */

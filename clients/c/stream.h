@@ -104,6 +104,9 @@ void stream_tell_again(struct stream *s, int error);
 ssize_t stream_refuse(struct stream *s, size_t n);
 bool stream_takes(const struct stream *s);
 
+/* In a signal's handler: whether its thread is in the middle of what a call on this side would wait for. */
+bool stream_is_mine(const struct stream *s, enum side side);
+
 /* POLLIN, POLLOUT, POLLHUP, POLLERR, POLLRDHUP as they stand. */
 short stream_ready(struct stream *s);
 

@@ -167,6 +167,8 @@ int main(int argc, char **argv)
 	} else if (argc > 1 && strcmp(argv[1], "early") == 0) {
 		test_ends();
 		test_early();
+	} else if (argc > 1 && strcmp(argv[1], "handlers") == 0) {
+		test_handlers();
 	} else if (argc > 1 && strcmp(argv[1], "late") == 0) {
 		test_late();
 	} else {

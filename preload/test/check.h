@@ -68,6 +68,9 @@ void test_ends(void);
 void test_early(void);
 void test_late(void);
 
+/* What signal handlers do with a connection that is in use. How much a peer gets that ends so is open. */
+void test_handlers(void);
+
 /* What the library refuses, or leaves to TCP: for a program under smc_run alone. */
 void test_apart(void);
 void test_spawn(void);
