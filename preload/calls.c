@@ -283,6 +283,18 @@ EXPORT int sendmmsg(int fd, struct mmsghdr *m, unsigned int n, int flags)
 	return (int)sent;
 }
 
+/* What a call that has got something cannot tell is the next one's. */
+static void tell_again(int fd, int error)
+{
+	struct sock *s = error != EAGAIN && error != EINTR ? table_get(fd, false) : NULL;
+
+	if (s == NULL)
+		return;
+	if (sock_kind(s) == SOCK_SMC)
+		stream_tell_again(&s->stream, error);
+	sock_put(s);
+}
+
 /* As the kernel does: the limit is looked at between messages only. */
 EXPORT int recvmmsg(int fd, struct mmsghdr *m, unsigned int n, int flags, struct timespec *timeout)
 {
@@ -295,6 +307,8 @@ EXPORT int recvmmsg(int fd, struct mmsghdr *m, unsigned int n, int flags, struct
 	while (got < n) {
 		ssize_t one = recvmsg(fd, &m[got].msg_hdr, flags & ~MSG_WAITFORONE);
 
+		if (one < 0 && got > 0)
+			tell_again(fd, errno);
 		if (one < 0)
 			return got > 0 ? (int)got : -1;
 		m[got++].msg_len = (unsigned int)one;

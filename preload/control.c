@@ -107,7 +107,7 @@ EXPORT int dup2(int from, int to)
 	if (!make_way(from, to))
 		return -1;
 	result = real()->dup2(from, to);
-	if (result >= 0 && from != to && process_is_ours())
+	if (result >= 0 && from != to)
 		sock_alias(from, to);
 	return result;
 }
@@ -119,7 +119,7 @@ EXPORT int dup3(int from, int to, int flags)
 	if (!make_way(from, to))
 		return -1;
 	result = real()->dup3(from, to, flags);
-	if (result >= 0 && process_is_ours())
+	if (result >= 0)
 		sock_alias(from, to);
 	return result;
 }
@@ -259,8 +259,6 @@ EXPORT int setsockopt(int fd, int level, int name, const void *value, socklen_t 
 /* The error that a failed handshake or a connection in SMC-D mode has for SO_ERROR, 0 for none; -1: it is the kernel's. */
 static int pending_error(struct sock *s, int fd)
 {
-	int stop;
-
 	if (sock_kind(s) == SOCK_LISTENER)
 		return -1;
 	(void)handshake_drive(s, fd);
@@ -268,8 +266,8 @@ static int pending_error(struct sock *s, int fd)
 	case SOCK_FAILED:
 		return atomic_exchange(&s->shared->error_told, true) ? 0 : atomic_load(&s->shared->error);
 	case SOCK_SMC:
-		stop = atomic_load(&s->stream.state->read_stop);
-		return stop > 0 ? stop : 0;
+		(void)stream_ready(&s->stream); /* what has come meanwhile */
+		return stream_take_error(&s->stream);
 	case SOCK_HANDSHAKE:
 		atomic_store(&s->shared->told, true);
 		return has_declined(s) ? -1 : 0;

@@ -77,6 +77,8 @@ static struct sock *connection(int fd, enum side side, int *error)
 	if (sock_kind(s) == SOCK_SMC && *error == 0)
 		return s;
 	sock_put(s);
+	if (*error == -EPIPE)
+		io_broken_pipe(0);
 	if (*error == IO_PLAIN)
 		*error = 0;
 	return NULL;
@@ -137,6 +139,10 @@ static ssize_t splice_in(struct sock *s, int fd, int pipe, size_t n)
 		return -ENOMEM;
 	if (space > 0 && iov.iov_len > space)
 		iov.iov_len = space;
+	if (!stream_takes(&s->stream)) {
+		free(piece);
+		return io_refuse(s, 0, 0);
+	}
 	if (space == 0 && atomic_load(&s->shared->nonblocking)) {
 		io_full(s);
 		free(piece);

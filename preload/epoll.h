@@ -17,6 +17,9 @@ struct sock;
 /* The peer, or another thread, says that the connection may have something: its items become candidates. */
 void epoll_news(struct sock *s);
 
+/* In a signal's handler: whether its thread is in the middle of what epoll_news takes. */
+bool epoll_is_mine(struct sock *s);
+
 /* The handshake is settled. */
 void epoll_settled(struct sock *s);
 

@@ -238,6 +238,21 @@ void epoll_news(struct sock *s)
 	lock_release(&s->listing);
 }
 
+/* Who has the list may wait for a set that is this thread's. */
+bool epoll_is_mine(struct sock *s)
+{
+	bool mine = false;
+
+	if (s->items == NULL)
+		return false;
+	if (!lock_try(&s->listing))
+		return true;
+	for (struct item *it = s->items; it != NULL; it = it->next)
+		mine = mine || lock_is_mine(&it->set->lock);
+	lock_leave(&s->listing);
+	return mine;
+}
+
 void epoll_settled(struct sock *s)
 {
 	bool plain = sock_kind(s) == SOCK_PLAIN;

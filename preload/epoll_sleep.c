@@ -31,7 +31,10 @@ static void take_event(struct set *set, enum mark mark, int fd)
 			hidden_drain(s->stream.own_bell);
 		else if (handshake_drive(s, fd) && sock_kind(s) == SOCK_SMC)
 			sock_check(s, fd);
-		epoll_news(s);
+		if (sock_kind(s) == SOCK_PLAIN)
+			epoll_settled(s); /* by another process */
+		else
+			epoll_news(s);
 		sock_put(s);
 		break;
 	case MARK_NONE:

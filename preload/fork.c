@@ -4,10 +4,6 @@
  * parent's memory and must not touch what is there.
  */
 #define _GNU_SOURCE
-#include <errno.h>
-#include <fcntl.h>
-#include <stdarg.h>
-#include <stdlib.h>
 #include <unistd.h>
 
 #include "arena.h"
@@ -16,7 +12,6 @@
 #include "device.h"
 #include "epoll.h"
 #include "group.h"
-#include "handshake.h"
 #include "inherit.h"
 #include "io.h"
 #include "link.h"
@@ -47,6 +42,7 @@ static void each_socket(void (*f)(struct sock *s, int fd))
 }
 
 static uint32_t forks; /* under ends_lock */
+static _Thread_local uint32_t held_before;
 
 /* The child's place among its kin, which needs one only if there are sockets. */
 static _Thread_local unsigned int child;
@@ -120,6 +116,7 @@ static void renew_all(void)
 
 static void before_fork(void)
 {
+	held_before = lock_count;
 	lock_take(&ends_lock);
 	forks++;
 	child = 0;
@@ -146,6 +143,7 @@ static void in_parent(void)
 static void in_child(void)
 {
 	lock_forget_thread();
+	lock_count = held_before;
 	process = getpid();
 	free_lock.word = device_lock.word = link_lock.word = ends_lock.word = hidden_lock.word = 0;
 	kin_come(child);
@@ -167,176 +165,15 @@ EXPORT pid_t fork(void)
 	return pid;
 }
 
-/*
- * ---- exec ----
- *
- * The new program knows nothing of what its descriptors were. A connection that it would inherit and that nobody has answered yet becomes
- * TCP: a server that forks and runs a program for each client works so. One whose bytes do not go through TCP is made a
- * socket that is shut down in both directions: reads give the end, writes EPIPE. What cannot be replaced, since there are too many or no
- * descriptors are left, is closed by the exec (and stays marked so if that fails). And this process has its connections no more, as its kin
- * see by its lock (kin.h).
- */
-
-enum { MOST_REPLACED = 256 };
-
-/* On the stack: a child of vfork has its parent's heap. */
-struct exec_state {
-	struct {
-		int fd, saved;
-	} replaced[MOST_REPLACED];
-	int n;
-};
-
-static bool replace(struct exec_state *e, int fd)
-{
-	int dead = e->n < MOST_REPLACED ? inherit_dead() : -1, saved;
-	bool done;
-
-	if (dead < 0)
-		return false;
-	saved = real()->fcntl(fd, F_DUPFD_CLOEXEC, 0);
-	done = saved >= 0 && real()->dup2(dead, fd) == fd;
-	real()->close(dead);
-	if (done) {
-		e->replaced[e->n].fd = fd;
-		e->replaced[e->n++].saved = saved;
-	} else if (saved >= 0) {
-		real()->close(saved);
-	}
-	return done;
-}
-
-static void disguise(struct exec_state *e, int fd)
-{
-	if (inherit_stays(fd) && !replace(e, fd))
-		(void)real()->fcntl(fd, F_SETFD, FD_CLOEXEC);
-}
-
-static void before_exec(struct exec_state *e)
-{
-	e->n = 0;
-	for (int fd = 0, end = table_end(); fd < end; fd++) {
-		struct sock *s = table_has(fd) ? table_get(fd, true) : NULL;
-		int kind = s != NULL ? sock_kind(s) : 0;
-
-		if (kind == SOCK_SMC || kind == SOCK_ELSEWHERE || (kind == SOCK_HANDSHAKE && inherit_stays(fd) && !handshake_refuse(s, fd)))
-			disguise(e, fd);
-		if (s != NULL)
-			sock_put(s);
-	}
-}
-
-static void after_failed_exec(struct exec_state *e)
-{
-	int saved = errno;
-
-	while (e->n-- > 0) {
-		(void)real()->dup2(e->replaced[e->n].saved, e->replaced[e->n].fd);
-		real()->close(e->replaced[e->n].saved);
-	}
-	errno = saved;
-}
-
-EXPORT int execve(const char *path, char *const arguments[], char *const environment[])
-{
-	struct exec_state e;
-	int result;
-
-	before_exec(&e);
-	result = real()->execve(path, arguments, environment);
-
-	after_failed_exec(&e);
-	return result;
-}
-
-EXPORT int execv(const char *path, char *const arguments[])
-{
-	return execve(path, arguments, environ);
-}
-
-EXPORT int execvpe(const char *file, char *const arguments[], char *const environment[])
-{
-	struct exec_state e;
-	int result;
-
-	before_exec(&e);
-	result = real()->execvpe(file, arguments, environment);
-
-	after_failed_exec(&e);
-	return result;
-}
-
-EXPORT int execvp(const char *file, char *const arguments[])
-{
-	return execvpe(file, arguments, environ);
-}
-
-EXPORT int fexecve(int fd, char *const arguments[], char *const environment[])
-{
-	struct exec_state e;
-	int result;
-
-	before_exec(&e);
-	result = real()->fexecve(fd, arguments, environment);
-
-	after_failed_exec(&e);
-	return result;
-}
-
-EXPORT int execveat(int fd, const char *path, char *const arguments[], char *const environment[], int flags)
-{
-	struct exec_state e;
-	int result;
-
-	before_exec(&e);
-	result = real()->execveat(fd, path, arguments, environment, flags);
-
-	after_failed_exec(&e);
-	return result;
-}
-
-/* The list forms: arguments up to NULL, and for execle the environment behind. */
-enum { MOST_ARGUMENTS = 4096 };
-
-#define COLLECT(first)                                                                         \
-	char *arguments[MOST_ARGUMENTS];                                                       \
-	va_list list;                                                                          \
-	int n = 0;                                                                             \
-                                                                                               \
-	va_start(list, first);                                                                 \
-	arguments[0] = (char *)(uintptr_t)first;                                               \
-	while (arguments[n] != NULL && n < MOST_ARGUMENTS - 1)                                 \
-		arguments[++n] = va_arg(list, char *);
-
-EXPORT int execl(const char *path, const char *first, ...)
-{
-	COLLECT(first)
-	va_end(list);
-	return execve(path, arguments, environ);
-}
-
-EXPORT int execlp(const char *file, const char *first, ...)
-{
-	COLLECT(first)
-	va_end(list);
-	return execvpe(file, arguments, environ);
-}
-
-EXPORT int execle(const char *path, const char *first, ...)
-{
-	char *const *environment;
-
-	COLLECT(first)
-	environment = va_arg(list, char *const *);
-	va_end(list);
-	return execve(path, arguments, environment);
-}
-
 /* ---- exit ---- */
 
+/*
+ * From a signal's handler whose thread is in the middle of something, nothing is closed: what it has locked it will not release. The kernel
+ * closes, and peers and the device see to the rest, as when a process is killed.
+ */
 static void close_all(void)
 {
-	if (process == 0 || !process_is_ours())
+	if (process == 0 || !process_is_ours() || lock_count > 0)
 		return;
 	for (int fd = 0, end = table_end(); fd < end; fd++)
 		if (table_has(fd))

@@ -83,9 +83,9 @@ void inherit_unmark(struct sock *s, int fd)
 
 /* ---- in the child ---- */
 
-static void look(int fd, int *dead)
+static void look(int fd, void *context)
 {
-	int value;
+	int value, *dead = context;
 
 	if (!get_mark(fd, &value) || value != MARK)
 		return;
@@ -96,14 +96,27 @@ static void look(int fd, int *dead)
 	debug("fd %d is a connection in SMC-D mode, of who has started this program: here it is shut down", fd);
 }
 
+void inherit_look(void)
+{
+	int saved = errno, dead = -1;
+
+	look(2, &dead); /* before anything is said of others there */
+	inherit_each(look, &dead);
+	if (dead >= 0)
+		real()->close(dead);
+	errno = saved;
+}
+
+/* ---- which are open ---- */
+
 /*
- * Which numbers are open is asked of poll, many at once: the start of every program waits for this, and /proc takes longer, the more so
+ * It is asked of poll, many at once: the start of every program waits for this, and /proc takes longer, the more so
  * the more there are. Above those that programs usually have it ends with the first gap.
  */
 enum { AT_ONCE = 256, ALWAYS = 1024 };
 
 /* Whether any is open, as far as poll tells: it may not take as many. */
-static bool look_at_some(int from, int *dead)
+static bool some(int from, void (*f)(int fd, void *context), void *context)
 {
 	struct pollfd p[AT_ONCE] = { 0 };
 	int told, closed = 0;
@@ -115,18 +128,12 @@ static bool look_at_some(int from, int *dead)
 		if (p[i].revents & POLLNVAL)
 			closed++;
 		else
-			look(p[i].fd, dead);
+			f(p[i].fd, context);
 	return told >= 0 && closed < AT_ONCE;
 }
 
-void inherit_look(void)
+void inherit_each(void (*f)(int fd, void *context), void *context)
 {
-	int saved = errno, dead = -1;
-
-	look(2, &dead); /* before anything is said of others there */
-	for (int from = 0; (look_at_some(from, &dead) || from + AT_ONCE < ALWAYS) && from < TABLE_SIZE; from += AT_ONCE)
+	for (int from = 0; (some(from, f, context) || from + AT_ONCE < ALWAYS) && from < TABLE_SIZE; from += AT_ONCE)
 		;
-	if (dead >= 0)
-		real()->close(dead);
-	errno = saved;
 }

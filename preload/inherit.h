@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Connections that a new program inherits. It knows nothing of what its descriptors were: one whose bytes do not go through TCP must not look
- * like TCP there. Where this library sees the exec it replaces them before (fork.c). A child that the C library starts by itself
+ * like TCP there. Where this library sees the exec it replaces them before (exec.c). A child that the C library starts by itself
  * (posix_spawn, popen, system) does it as it begins, by a mark that its parent has made.
  */
 #ifndef PRELOAD_INHERIT_H
@@ -13,6 +13,9 @@ struct sock;
 
 /* Whether a new program has the descriptor. */
 bool inherit_stays(int fd);
+
+/* Calls f with every descriptor that is open, but for some of those with very high numbers. */
+void inherit_each(void (*f)(int fd, void *context), void *context);
 
 /* A socket that is shut down in both directions: reads give the end, writes EPIPE. -1: no descriptors are left. */
 int inherit_dead(void);

@@ -70,10 +70,29 @@ static int wait_settled(struct sock *s, int fd, enum side side, int flags)
 	return handshake_wait(s, fd, side, limit > 0 ? now_ns() + limit : FOREVER);
 }
 
+/*
+ * In a signal's handler whose thread is in the middle of a call of the library's: whether this one would wait for that one, which goes on
+ * only when the handler has returned. A thread that waits is in the middle of nothing.
+ */
+static bool waits_for_itself(struct sock *s, enum side side)
+{
+	switch (sock_kind(s)) {
+	case SOCK_SMC:
+		return stream_is_mine(&s->stream, side) || lock_is_mine(&s->watching) || epoll_is_mine(s);
+	case SOCK_CONNECTING:
+	case SOCK_HANDSHAKE:
+		return true;
+	}
+	return false;
+}
+
 int io_ready(struct sock *s, int fd, enum side side, int flags)
 {
-	int err = handshake_lets(s, fd, side) ? 0 : wait_settled(s, fd, side, flags);
+	int err;
 
+	if (__builtin_expect(lock_count > 0, 0) && waits_for_itself(s, side))
+		return must_not_wait(s, flags) ? -EAGAIN : -EDEADLK;
+	err = handshake_lets(s, fd, side) ? 0 : wait_settled(s, fd, side, flags);
 	if (err != 0)
 		return err;
 	switch (sock_kind(s)) {
@@ -113,7 +132,7 @@ ssize_t io_read(struct sock *s, int fd, const struct iovec *iov, int n, int flag
 			continue;
 		}
 		if (got != -EAGAIN)
-			return done > 0 ? (ssize_t)done : got;
+			return done > 0 ? (ssize_t)done : got < 0 ? -stream_take_error(&s->stream) : 0;
 		err = wait_for(s, fd, READER, flags, &deadline);
 		if (err != 0)
 			return done > 0 ? (ssize_t)done : err;
@@ -126,6 +145,19 @@ void io_broken_pipe(int flags)
 {
 	if (!(flags & MSG_NOSIGNAL))
 		pthread_kill(pthread_self(), SIGPIPE);
+}
+
+ssize_t io_refuse(struct sock *s, size_t n, int flags)
+{
+	ssize_t taken = stream_refuse(&s->stream, n);
+
+	if (taken == -EPIPE)
+		io_broken_pipe(flags);
+	if (taken > 0) { /* whoever waits hears that it has failed now */
+		stream_rouse(&s->stream);
+		epoll_news(s);
+	}
+	return taken;
 }
 
 ssize_t io_write(struct sock *s, int fd, const struct iovec *iov, int n, int flags)
@@ -155,11 +187,9 @@ ssize_t io_write(struct sock *s, int fd, const struct iovec *iov, int n, int fla
 			continue;
 		if (done > 0)
 			break;
-		if (put == -EPIPE)
-			io_broken_pipe(flags);
 		if (put == -EAGAIN)
 			io_full(s);
-		return put;
+		return put == -EAGAIN || put == -EINTR ? put : io_refuse(s, wanted, flags);
 	}
 	if (whole)
 		stream_written(&s->stream);

@@ -8,7 +8,10 @@
 
 enum { IO_PLAIN = 1, IO_END = 2 };
 
-/* Wait for the handshake as the socket allows: 0 SMC-D mode, IO_PLAIN, IO_END, or what the call fails with. */
+/*
+ * Wait for the handshake as the socket allows: 0 SMC-D mode, IO_PLAIN, IO_END, or what the call fails with. EDEADLK: it is a signal's handler's,
+ * and would wait for what its thread is in the middle of.
+ */
 int io_ready(struct sock *s, int fd, enum side side, int flags);
 
 ssize_t io_read(struct sock *s, int fd, const struct iovec *iov, int n, int flags);
@@ -20,7 +23,8 @@ int io_wait_for_more(struct sock *s, int fd, size_t have, int64_t deadline);
 /* SO_RCVTIMEO or SO_SNDTIMEO in ns, asked for the first time somebody has to wait; 0: none. */
 int64_t io_limit(struct sock *s, int fd, enum side side);
 
-/* What a write on a connection that takes no more raises. */
+/* What a write gives on a connection that takes no more; and what it raises. */
+ssize_t io_refuse(struct sock *s, size_t n, int flags);
 void io_broken_pipe(int flags);
 
 /* A write has met a full ring. */

@@ -136,6 +136,11 @@ void sock_describe(struct sock *s, int fd)
 	uint64_t own = link_token(&s->link), other = link_peer_token(&s->link);
 	bool six;
 
+	if (sh->inode == 0) { /* also for who looks a descriptor up by it (exec.c) */
+		struct stat st;
+
+		sh->inode = fstat(fd, &st) == 0 ? st.st_ino : 0;
+	}
 	if (s->device == NULL)
 		return;
 	if (sh->slot == 0) {
@@ -144,11 +149,6 @@ void sock_describe(struct sock *s, int fd)
 	}
 	if (sh->slot == 0)
 		return;
-	if (sh->inode == 0) {
-		struct stat st;
-
-		sh->inode = fstat(fd, &st) == 0 ? st.st_ino : 0;
-	}
 	learn_addresses(sh, fd, kind == SOCK_LISTENER);
 	six = !address_is_four(&sh->local) || !address_is_four(&sh->peer) || (kind == SOCK_LISTENER && sh->local.any.sa_family == AF_INET6);
 	b[4] = kind == SOCK_LISTENER ? 2 : 1;
@@ -179,6 +179,8 @@ void sock_settled(struct sock *s, int fd)
 	if (kind != SOCK_HANDSHAKE)
 		self_waits_no_more(s);
 	sock_describe(s, fd);
+	if (!process_is_ours())
+		return; /* a child of vfork has other descriptors than its parent, who sees by the kind what has become of it */
 	if (kind == SOCK_PLAIN && atomic_load(&s->fds) == 1)
 		table_set(fd, s, true);
 	else if (kind == SOCK_PLAIN && !s->ended)
@@ -270,7 +272,7 @@ void sock_alias(int from, int to)
 
 	if (s == NULL)
 		return;
-	if ((unsigned int)to >= TABLE_SIZE) {
+	if ((unsigned int)to >= TABLE_SIZE || !process_is_ours()) {
 		sock_put(s);
 		return;
 	}

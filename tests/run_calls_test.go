@@ -41,6 +41,19 @@ func testCalls(t *testing.T, name string) {
 	})
 }
 
+// TestRunHandlers: a signal handler reads or writes the connection that its thread is reading or writing, or ends the program (preload/test/handlers.c).
+func TestRunHandlers(t *testing.T) {
+	inBothCopyModesOf(t, func(t *testing.T, d *device) {
+		program := filepath.Join(bin, "smc-run-test")
+		d.wantPlain(func() { d.run(asItIs, program, "handlers") })
+		d.wantSMC(-1, func() { d.run(underRun, program, "handlers") })
+		d.WantCount(0)
+		if conns := d.Read("conns"); conns != "" {
+			t.Errorf("conns still has\n%s", conns)
+		}
+	})
+}
+
 // TestRunLauncher: smc_run's options and messages.
 func TestRunLauncher(t *testing.T) {
 	for _, row := range []struct {

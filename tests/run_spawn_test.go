@@ -9,11 +9,11 @@ import (
 	"testing"
 )
 
-// TestRunSpawn: children of posix_spawn, posix_spawnp, system and popen have a connection that nobody has used, as TCP. One in SMC-D mode ends for them,
+// TestRunSpawn: children of posix_spawn, posix_spawnp, system, popen and vfork have a connection that nobody has used, as TCP. One in SMC-D mode ends for them,
 // and goes on where it was (preload/test/spawn.c).
 func TestRunSpawn(t *testing.T) {
 	inBothCopyModesOf(t, func(t *testing.T, d *device) {
-		const each = 4 // ways to start a child, and connections of each kind
+		const each = 7 // connections of each kind: one for each way to start a child, and one more
 		program, before, counts, bytes := filepath.Join(bin, "smc-run-test"), d.treeStats().Handshake, d.smcCounts(), d.xferBytes()
 		var wrote int64
 		if out := d.run(underRun, program, "spawn"); !strings.HasPrefix(out, "bytes ") {

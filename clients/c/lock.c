@@ -10,6 +10,7 @@
 #include "lock.h"
 
 static _Thread_local uint32_t thread_id;
+_Thread_local volatile uint32_t lock_count;
 
 uint32_t lock_thread(void)
 {

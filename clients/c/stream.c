@@ -316,7 +316,7 @@ ssize_t stream_write(struct stream *s, const struct iovec *iov, int n, size_t sk
 void stream_written(struct stream *s)
 {
 	if (turn_of(s) == lock_thread())
-		lock_release(&s->state->turn);
+		lock_leave(&s->state->turn);
 }
 
 void stream_wait_turn(struct stream *s)
@@ -331,6 +331,13 @@ size_t stream_unread_by_peer(const struct stream *s)
 	int64_t n = cursor_distance(read, prod, s->tx_len);
 
 	return n > 0 ? (size_t)n : 0;
+}
+
+bool stream_is_mine(const struct stream *s, enum side side)
+{
+	const struct stream_state *st = s->state;
+
+	return lock_is_mine(side == READER ? &st->reading : &st->writing) || lock_is_mine(&st->lock);
 }
 
 /* ---- readiness ---- */
@@ -364,9 +371,9 @@ short stream_ready(struct stream *s)
 		ready |= POLLIN | POLLRDNORM | POLLRDHUP;
 	if (write_stop != 0 || has_room(s))
 		ready |= POLLOUT | POLLWRNORM;
-	if (read_stop > 0)
+	if (atomic_load(&st->error) != 0)
 		ready |= POLLERR;
-	if (read_stop > 0 || (read_stop != 0 && atomic_load(&st->done_writing)))
+	if (atomic_load(&st->failed) || (read_stop != 0 && atomic_load(&st->done_writing)))
 		ready |= POLLHUP; /* as TCP: not for a peer's close alone, which leaves bytes to be read */
 	return ready;
 }

@@ -53,6 +53,8 @@ struct stream_state {
 	bool peer_met;
 
 	_Atomic int read_stop, write_stop; /* smc_read_stop and smc_write_stop, or the fault */
+	_Atomic int error;                 /* to be told, once */
+	_Atomic bool failed;               /* there was one */
 	_Atomic bool done_writing;         /* this side has ended its own direction */
 	_Atomic uint64_t bytes_read;
 };
@@ -78,17 +80,32 @@ struct stream {
 /* A new connection. Everything in s but the lengths is filled in; state is zeroed. */
 void stream_open(struct stream *s, size_t own_size, size_t peer_size);
 
-/* Read what is there; peek leaves it. 0: the end. -EAGAIN and the errors of smc_read_stop. */
+/* Read what is there; peek leaves it. 0: the end. -EAGAIN; another error is told by stream_take_error. */
 ssize_t stream_read(struct stream *s, const struct iovec *iov, int n, size_t skip, bool peek);
 
 /*
  * Write what fits of the bytes behind skip. -EAGAIN: nothing does; the peer then knows that more is to come. -EBUSY: another thread is in
- * the middle of its bytes. whole: the caller goes on until all is written, and says so by stream_written at its end.
+ * the middle of its bytes. Another error is told by stream_refuse. whole: the caller goes on until all is written, and says so by
+ * stream_written at its end.
  */
 ssize_t stream_write(struct stream *s, const struct iovec *iov, int n, size_t skip, bool whole);
 void stream_written(struct stream *s);
 /* Wait for whoever is in the middle. */
 void stream_wait_turn(struct stream *s);
+
+/*
+ * What ends a connection other than in order is told once, to whichever of the calls of all its processes comes first; after that, reads give
+ * the end and writes EPIPE. All as with TCP. Returns the error, and 0 if it has been told.
+ */
+int stream_take_error(struct stream *s);
+/* A call has taken it, and could not tell. */
+void stream_tell_again(struct stream *s, int error);
+/* What a write of n bytes gives that can move none: -EPIPE, an error, or n. Whether it can be n. */
+ssize_t stream_refuse(struct stream *s, size_t n);
+bool stream_takes(const struct stream *s);
+
+/* In a signal's handler: whether its thread is in the middle of what a call on this side would wait for. */
+bool stream_is_mine(const struct stream *s, enum side side);
 
 /* POLLIN, POLLOUT, POLLHUP, POLLERR, POLLRDHUP as they stand. */
 short stream_ready(struct stream *s);

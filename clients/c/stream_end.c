@@ -10,13 +10,27 @@
 
 #define ANY_CLOSE (ISMFS_PEER_CONN_CLOSED | ISMFS_PEER_CONN_ABORT)
 
-/* Tell both directions, and whoever sleeps here, what the machine has come to. Under lock. */
+void stream_note_error(struct stream *s, int error)
+{
+	if (!atomic_exchange(&s->state->failed, true))
+		atomic_store(&s->state->error, error);
+}
+
+/*
+ * Tell both directions, and whoever sleeps here, what the machine has come to. Under lock. After the peer's end nothing is missing: no read
+ * tells of what comes then, and it is a broken pipe (as with TCP: SOCK_DONE, tcp_reset).
+ */
 static void changed(struct stream *s)
 {
 	struct stream_state *st = s->state;
-	int fault = st->fault;
+	int fault = st->fault, error = st->machine.error;
+	bool ended = (st->machine.rx & (ISMFS_PEER_DONE_WRITING | ISMFS_PEER_CONN_CLOSED)) != 0;
 
-	atomic_store(&st->read_stop, fault != 0 ? fault : smc_read_stop(&st->machine));
+	if (fault != 0)
+		stream_note_error(s, fault);
+	else if (error != 0)
+		stream_note_error(s, error == ECONNRESET && ended ? EPIPE : error);
+	atomic_store(&st->read_stop, fault != 0 ? fault : ended ? SMC_EOF : smc_read_stop(&st->machine));
 	atomic_store(&st->write_stop, fault != 0 ? fault : smc_write_stop(&st->machine));
 	atomic_store(&st->done_writing, (st->machine.tx & (ISMFS_PEER_DONE_WRITING | ANY_CLOSE)) != 0);
 }
@@ -62,6 +76,8 @@ static void received(struct stream *s, uint8_t flags)
 		return;
 	}
 	smc_received(&st->machine, flags);
+	if ((flags & ISMFS_PEER_CONN_CLOSED) && stream_unread_by_peer(s) > 0)
+		stream_note_error(s, EPIPE); /* written while it closed: the write that stream_refuse takes */
 	changed(s);
 }
 
@@ -93,6 +109,47 @@ void stream_accept(struct stream *s)
 	lock_take(&s->state->lock);
 	stream_accept_locked(s);
 	lock_release(&s->state->lock);
+}
+
+/* ---- telling of it ---- */
+
+int stream_take_error(struct stream *s)
+{
+	return atomic_exchange(&s->state->error, 0);
+}
+
+void stream_tell_again(struct stream *s, int error)
+{
+	int none = 0;
+
+	(void)atomic_compare_exchange_strong(&s->state->error, &none, error);
+}
+
+bool stream_takes(const struct stream *s)
+{
+	const struct stream_state *st = s->state;
+	int stop = atomic_load(&st->write_stop);
+
+	return stop == 0 || (stop == ECONNRESET && !atomic_load(&st->failed));
+}
+
+/*
+ * Over TCP the first write to a peer that has closed is taken: its bytes are lost, and only the answer, a reset, makes the next one fail.
+ * (The kernel's SMC fails every one, by ECONNRESET.) Programs live by that: one that answers whom it need not, and ends, would be killed
+ * by SIGPIPE, or say that it has failed; one that asks over a connection that has been idle too long finds the end when it reads, and asks again. None can take a
+ * write that was taken for bytes that have arrived. As over TCP, no more are taken than the peer would have had room for.
+ */
+ssize_t stream_refuse(struct stream *s, size_t n)
+{
+	struct stream_state *st = s->state;
+	int error = stream_take_error(s);
+
+	if (error != 0)
+		return -error;
+	if (atomic_load(&st->write_stop) != ECONNRESET || atomic_exchange(&st->failed, true))
+		return -EPIPE;
+	atomic_store(&st->error, EPIPE);
+	return (ssize_t)(n < s->tx_len ? n : s->tx_len);
 }
 
 /* ---- shutdown and close ---- */

@@ -23,6 +23,8 @@ void signal_side(struct stream *s, enum side side);
 void stream_accept(struct stream *s);
 void stream_accept_locked(struct stream *s);
 void stream_fail(struct stream *s, int error);
+/* What is to be told. */
+void stream_note_error(struct stream *s, int error);
 
 /* ---- counting: what is counted when is the kernel's (SMC_STAT_… in smc_rx.c and smc_tx.c) ---- */
 

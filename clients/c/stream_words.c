@@ -35,6 +35,7 @@ static void put_word(struct stream *s, size_t offset, uint64_t word)
 	atomic_thread_fence(memory_order_seq_cst);
 	if (err != 0) {
 		s->state->fault = -err;
+		stream_note_error(s, -err);
 		atomic_store(&s->state->read_stop, -err);
 		atomic_store(&s->state->write_stop, -err);
 	}

@@ -154,6 +154,8 @@ int main(int argc, char **argv)
 		return echo(atoi(argv[2]));
 	if (argc > 2 && strcmp(argv[1], "ended") == 0)
 		return ended(atoi(argv[2]));
+	if (argc > 2 && strcmp(argv[1], "half") == 0)
+		return half(atoi(argv[2]));
 	if (argc > 2 && strcmp(argv[1], "taken") == 0)
 		return serve_taken(atoi(argv[2]));
 	if (argc > 1 && strcmp(argv[1], "hand-over") == 0)
@@ -165,10 +167,13 @@ int main(int argc, char **argv)
 	} else if (argc > 1 && strcmp(argv[1], "early") == 0) {
 		test_ends();
 		test_early();
+	} else if (argc > 1 && strcmp(argv[1], "handlers") == 0) {
+		test_handlers();
 	} else if (argc > 1 && strcmp(argv[1], "late") == 0) {
 		test_late();
 	} else {
 		test_calls();
+		test_closed();
 		test_forms();
 		test_events();
 		test_waits();

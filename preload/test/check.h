@@ -52,6 +52,7 @@ void run(const char *name, void (*test)(void));
 #define RUN(test) run(#test, test)
 
 void test_calls(void);
+void test_closed(void);
 void test_forms(void);
 void test_events(void);
 void test_waits(void);
@@ -67,6 +68,9 @@ void test_ends(void);
 void test_early(void);
 void test_late(void);
 
+/* What signal handlers do with a connection that is in use. How much a peer gets that ends so is open. */
+void test_handlers(void);
+
 /* What the library refuses, or leaves to TCP: for a program under smc_run alone. */
 void test_apart(void);
 void test_spawn(void);
@@ -75,6 +79,7 @@ void test_spawn(void);
 int inherited(int fd);
 int echo(int fd);
 int ended(int fd);
+int half(int fd);
 int hand_over(void);
 int serve_taken(int over);
 

@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -29,6 +30,12 @@ int ended(int fd)
 	char b;
 
 	check(read(fd, &b, 1) == 0 && send(fd, "x", 1, MSG_NOSIGNAL) == -1 && errno == EPIPE);
+	return 0;
+}
+
+int half(int fd)
+{
+	says(fd, "hel");
 	return 0;
 }
 
@@ -85,8 +92,43 @@ static void by_popen(char *what, int fd)
 	check(f != NULL && pclose(f) == 0);
 }
 
+/* As language runtimes do. What the child does with its descriptors is not its parent's, and neither is an exec that fails. */
+static void by_vfork(char *what, int fd)
+{
+	char *arguments[] = { self, what, "1", NULL }, *nothing[] = { NULL };
+	pid_t child;
+	int between[2];
+
+	check(fcntl(fd, F_SETFD, FD_CLOEXEC) == 0);
+	child = vfork();
+	if (child == 0) {
+		if (dup(fd) >= 0 && dup2(fd, 0) == 0 && dup2(fd, 1) == 1 && close(fd) == 0 && execve("/does/not/exist", arguments, nothing) == -1)
+			execve(self, arguments, nothing);
+		_exit(1);
+	}
+	ended_well(child);
+	check(pipe(between) == 0 && write(between[1], "x", 1) == 1); /* one of them has the number that the child had */
+	wants(between[0], "x");
+	check(close(between[0]) == 0 && close(between[1]) == 0);
+}
+
+/* Where its parent has it. */
+static void by_plain_vfork(char *what, int fd)
+{
+	char number[12], *arguments[] = { self, what, number, NULL }, *nothing[] = { NULL };
+	pid_t child;
+
+	snprintf(number, sizeof(number), "%d", fd);
+	child = vfork();
+	if (child == 0) {
+		execve(self, arguments, nothing);
+		_exit(1);
+	}
+	ended_well(child);
+}
+
 typedef void (*starter)(char *what, int fd);
-static const starter starters[] = { by_spawn, by_spawnp, by_system, by_popen };
+static const starter starters[] = { by_spawn, by_spawnp, by_system, by_popen, by_vfork, by_plain_vfork };
 enum { STARTERS = sizeof(starters) / sizeof(starters[0]) };
 
 /* ---- what they inherit ---- */
@@ -123,6 +165,59 @@ static void agreed(starter start)
 	pair_close(p);
 }
 
+/* A number that is a connection's here is another thing's there. */
+static void number_of_another(void)
+{
+	struct pair p = pair_open();
+	char number[12], *arguments[] = { self, "echo", number, NULL };
+	int over[2];
+	pid_t child;
+	char b;
+
+	snprintf(number, sizeof(number), "%d", p.client);
+	check(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, over) == 0);
+	child = vfork();
+	if (child == 0) {
+		if (dup2(over[1], p.client) == p.client)
+			execv(self, arguments);
+		_exit(1);
+	}
+	check(close(over[1]) == 0);
+	says(over[0], "hello");
+	wants(over[0], "hello");
+	check(close(over[0]) == 0);
+	ended_well(child);
+	write_all(p.client, "x", 1);
+	read_all(p.server, &b, 1);
+	pair_close(p);
+}
+
+/* One that was handed on goes on for its parent, too, be it in a set. */
+static void shared_with_child(void)
+{
+	char number[12], *arguments[] = { self, "half", number, NULL };
+	int listener = listen_any(), fd, set = epoll_create1(EPOLL_CLOEXEC);
+	pid_t client = start_client(listener), child;
+	struct epoll_event e = { .events = EPOLLIN };
+
+	fd = accept_one(listener);
+	check(set >= 0 && fd >= 0);
+	snprintf(number, sizeof(number), "%d", fd);
+	child = vfork();
+	if (child == 0) {
+		execv(self, arguments);
+		_exit(1);
+	}
+	ended_well(child);
+	check(epoll_ctl(set, EPOLL_CTL_ADD, fd, &e) == 0 && epoll_wait(set, &e, 1, 5000) == 1);
+	wants(fd, "hello");
+	says(fd, "lo");
+	check(epoll_wait(set, &e, 1, 5000) == 1);
+	wants_end(fd);
+	check(close(fd) == 0 && close(listener) == 0 && close(set) == 0);
+	ended_well(client);
+}
+
 /* First those for which this must not have been a client. */
 void test_spawn(void)
 {
@@ -131,8 +226,10 @@ void test_spawn(void)
 		fprintf(stderr, "accepted, %d\n", i);
 		accepted(starters[i]);
 	}
+	RUN(shared_with_child);
 	for (int i = 0; i < STARTERS; i++) {
 		fprintf(stderr, "agreed, %d\n", i);
 		agreed(starters[i]);
 	}
+	RUN(number_of_another);
 }

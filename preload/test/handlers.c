@@ -1,0 +1,247 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Signal handlers that use the very connection that their thread is at work on. */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include "check.h"
+
+static int connection;
+static volatile sig_atomic_t done, refused;
+
+static void ring_every(long us)
+{
+	struct itimerval every = { { 0, us }, { 0, us } };
+
+	check(setitimer(ITIMER_REAL, &every, NULL) == 0);
+}
+
+/* The handlers resume what they interrupt. */
+static void handle(void (*handler)(int n))
+{
+	struct sigaction action = { .sa_handler = handler, .sa_flags = SA_RESTART };
+
+	done = refused = 0;
+	check(sigaction(SIGALRM, &action, NULL) == 0);
+}
+
+static void stop(void)
+{
+	ring_every(0);
+	check(signal(SIGALRM, SIG_DFL) != SIG_ERR);
+}
+
+/* What would wait, be it for the interrupted call, is not done. */
+static void count(ssize_t n)
+{
+	if (n == 1)
+		done++;
+	else
+		refused += n == -1 && (errno == EAGAIN || errno == EDEADLK) ? 1 : 1000000;
+}
+
+static void writes(int n)
+{
+	int saved = errno;
+
+	(void)n;
+	count(wrote(write(connection, "h", 1)));
+	errno = saved;
+}
+
+static void reads(int n)
+{
+	int saved = errno;
+	char b;
+
+	(void)n;
+	count(recv(connection, &b, 1, MSG_DONTWAIT));
+	errno = saved;
+}
+
+static void ends(int n)
+{
+	(void)n;
+	exit(0);
+}
+
+/* ---- the thread waits: as if it did not ---- */
+
+static void *answer(void *fd)
+{
+	char b;
+
+	read_all(*(int *)fd, &b, 1);
+	write_all(*(int *)fd, "a", 1);
+	return NULL;
+}
+
+/* The read that is interrupted gets the answer to what the handler writes. */
+static void writes_while_it_waits_to_read(void)
+{
+	struct pair p = pair_open();
+	struct itimerval once = { .it_value = { 0, 50000 } };
+	pthread_t peer;
+	sigset_t alarms, before;
+
+	sigemptyset(&alarms);
+	sigaddset(&alarms, SIGALRM);
+	connection = p.client;
+	handle(writes);
+	check(pthread_sigmask(SIG_BLOCK, &alarms, &before) == 0);
+	check(pthread_create(&peer, NULL, answer, &p.server) == 0);
+	check(pthread_sigmask(SIG_SETMASK, &before, NULL) == 0);
+	check(setitimer(ITIMER_REAL, &once, NULL) == 0);
+	wants(p.client, "a");
+	check(done == 1 && refused == 0 && pthread_join(peer, NULL) == 0);
+	stop();
+	pair_close(p);
+}
+
+/* ---- it is at work: it goes on, and so does the handler, or is told that it cannot ---- */
+
+enum { MUCH = 64 << 20, PIECE = 1 << 18, FEW = 200 };
+
+static char piece[PIECE];
+
+static void write_much(int fd)
+{
+	for (int i = 0; i < MUCH / PIECE; i++)
+		write_all(fd, piece, PIECE);
+}
+
+static void read_much(int fd)
+{
+	for (size_t left = MUCH; left > 0;) {
+		ssize_t n = read(fd, piece, left < PIECE ? left : PIECE);
+
+		check(n > 0 || errno == EINTR);
+		left -= n > 0 ? (size_t)n : 0;
+	}
+}
+
+static void writes_while_it_reads(void)
+{
+	struct pair p = pair_open();
+	unsigned int heard = 0;
+	pid_t child = fork();
+	char b;
+
+	check(child >= 0);
+	if (child == 0) {
+		check(close(p.client) == 0);
+		write_much(p.server);
+		while (read(p.server, &b, 1) == 1)
+			heard++;
+		write_all(p.server, &heard, sizeof(heard));
+		_exit(0);
+	}
+	check(close(p.server) == 0);
+	connection = p.client;
+	handle(writes);
+	ring_every(500);
+	read_much(p.client);
+	stop();
+	check(shutdown(p.client, SHUT_WR) == 0);
+	read_all(p.client, &heard, sizeof(heard));
+	check(done > 0 && heard == (unsigned int)done && refused < 1000000);
+	ended_well(child);
+	check(close(p.client) == 0);
+}
+
+static void reads_while_it_writes(void)
+{
+	struct pair p = pair_open();
+	pid_t child = fork();
+	char b;
+
+	check(child >= 0);
+	if (child == 0) {
+		check(close(p.client) == 0);
+		for (int i = 0; i < FEW; i++)
+			write_all(p.server, "h", 1);
+		read_much(p.server);
+		_exit(0);
+	}
+	check(close(p.server) == 0);
+	connection = p.client;
+	handle(reads);
+	ring_every(500);
+	write_much(p.client);
+	stop();
+	check(done > 0 && done <= FEW && refused < 1000000);
+	for (int left = FEW - done; left > 0; left--)
+		read_all(p.client, &b, 1);
+	ended_well(child);
+	check(read(p.client, &b, 1) == 0 && close(p.client) == 0);
+}
+
+/* The same direction: over TCP the bytes may come in between. */
+static void writes_while_it_writes(void)
+{
+	struct pair p = pair_open();
+	unsigned long long got = 0;
+	pid_t child = fork();
+	ssize_t n;
+
+	check(child >= 0);
+	if (child == 0) {
+		check(close(p.client) == 0);
+		while ((n = read(p.server, piece, PIECE)) > 0)
+			got += (unsigned long long)n;
+		write_all(p.server, &got, sizeof(got));
+		_exit(0);
+	}
+	check(close(p.server) == 0);
+	connection = p.client;
+	handle(writes);
+	ring_every(500);
+	for (size_t left = MUCH; left > 0; left -= n > 0 ? (size_t)n : 0) {
+		n = wrote(write(p.client, piece, left < PIECE ? left : PIECE));
+		check(n > 0 || errno == EINTR);
+	}
+	stop();
+	check(shutdown(p.client, SHUT_WR) == 0);
+	read_all(p.client, &got, sizeof(got));
+	check(refused < 1000000 && got == MUCH + (unsigned long long)done);
+	ended_well(child);
+	check(close(p.client) == 0);
+}
+
+/* A program that is told to end does, whatever it is in the middle of. */
+static void ends_while_it_reads(void)
+{
+	for (int i = 0; i < 10; i++) {
+		struct pair p = pair_open();
+		pid_t child = fork();
+
+		check(child >= 0);
+		if (child == 0) {
+			check(close(p.client) == 0);
+			handle(ends);
+			ring_every(5000 + i * 100);
+			for (;;)
+				check(read(p.server, piece, PIECE) >= 0);
+		}
+		check(close(p.server) == 0);
+		while (wrote(send(p.client, piece, PIECE, MSG_NOSIGNAL)) > 0)
+			;
+		ended_well(child);
+		check(close(p.client) == 0);
+	}
+}
+
+void test_handlers(void)
+{
+	RUN(writes_while_it_waits_to_read);
+	RUN(writes_while_it_reads);
+	RUN(reads_while_it_writes);
+	RUN(writes_while_it_writes);
+	RUN(ends_while_it_reads);
+}
