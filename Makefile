@@ -21,7 +21,7 @@ SOAK    ?= 60s
 
 PROGRAMS = ismfs smcd-dump
 PACKAGES = gcc libc6-dev make git python3 iproute2 util-linux kmod nftables tshark \
-           redis-server redis-tools nginx-light wrk sockperf iperf3 memcached socat curl musl-tools
+           redis-server redis-tools nginx-light wrk sockperf iperf3 memcached socat curl musl-tools haproxy postgresql
 
 .PHONY: all setup build clients preload preload-test examples install demo test test-go test-examples race soak lint bench bench-apps clean
 

@@ -5,12 +5,14 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "io.h"
 #include "device.h"
 #include "handshake.h"
 #include "real.h"
+#include "syscall.h"
 #include "table.h"
 
 enum { PIECE = 64 << 10 };
@@ -106,21 +108,41 @@ EXPORT ssize_t sendfile64(int out, int in, off64_t *offset, size_t n)
 
 /* ---- splice ---- */
 
+/*
+ * What the pipe takes or has at once. A read or write would wait for that, and a write for the rest, too, if the pipe is a blocking one;
+ * splice waits for the first byte alone, and not at all if it is told so: who splices empties the pipe itself.
+ */
+static ssize_t through_pipe(long call, int pipe, struct iovec *iov, unsigned int flags)
+{
+	struct pollfd side = { pipe, call == SYS_preadv2 ? POLLIN : POLLOUT, 0 };
+
+	for (;;) {
+		long moved = kernel_call(call, (long[6]){ pipe, (long)iov, 1, -1, -1, RWF_NOWAIT });
+
+		if (moved >= 0)
+			return moved;
+		if (errno != EAGAIN || (flags & SPLICE_F_NONBLOCK) || (real()->fcntl(pipe, F_GETFL) & O_NONBLOCK))
+			return -errno;
+		if (real()->poll(&side, 1, -1) < 0)
+			return -errno;
+	}
+}
+
 /* Into a pipe: as much as it takes, which is then read. */
-static ssize_t splice_out(struct sock *s, int fd, int pipe, size_t n)
+static ssize_t splice_out(struct sock *s, int fd, int pipe, size_t n, unsigned int flags)
 {
 	char *piece = malloc(PIECE);
 	struct iovec iov = { piece, n < PIECE ? n : PIECE };
-	ssize_t got, put;
+	ssize_t got;
 
 	if (piece == NULL)
 		return -ENOMEM;
 	got = io_read(s, fd, &iov, 1, MSG_PEEK);
 	if (got > 0) {
-		put = real()->write(pipe, piece, (size_t)got);
-		got = put < 0 ? -errno : put;
-		iov.iov_len = put > 0 ? (size_t)put : 0;
-		if (put > 0)
+		iov.iov_len = (size_t)got;
+		got = through_pipe(SYS_pwritev2, pipe, &iov, flags);
+		iov.iov_len = got > 0 ? (size_t)got : 0;
+		if (got > 0)
 			(void)stream_read(&s->stream, &iov, 1, 0, false);
 	}
 	free(piece);
@@ -128,7 +150,7 @@ static ssize_t splice_out(struct sock *s, int fd, int pipe, size_t n)
 }
 
 /* From a pipe: no more than there is space for, since what is taken out of it cannot be put back. */
-static ssize_t splice_in(struct sock *s, int fd, int pipe, size_t n)
+static ssize_t splice_in(struct sock *s, int fd, int pipe, size_t n, unsigned int flags)
 {
 	char *piece = malloc(PIECE);
 	size_t space = s->stream.tx_len - stream_unread_by_peer(&s->stream);
@@ -148,9 +170,7 @@ static ssize_t splice_in(struct sock *s, int fd, int pipe, size_t n)
 		free(piece);
 		return -EAGAIN;
 	}
-	got = real()->read(pipe, piece, iov.iov_len);
-	if (got < 0)
-		got = -errno;
+	got = through_pipe(SYS_preadv2, pipe, &iov, flags);
 	iov.iov_len = got > 0 ? (size_t)got : 0;
 	if (got > 0)
 		got = io_write(s, fd, &iov, 1, 0);
@@ -165,9 +185,9 @@ EXPORT ssize_t splice(int in, off64_t *in_at, int out, off64_t *out_at, size_t n
 	ssize_t moved;
 
 	if (s != NULL) {
-		moved = splice_out(s, in, out, n);
+		moved = splice_out(s, in, out, n, flags);
 	} else if (error == 0 && (s = connection(out, WRITER, &error)) != NULL) {
-		moved = splice_in(s, out, in, n);
+		moved = splice_in(s, out, in, n, flags);
 	} else {
 		if (error == 0)
 			return real()->splice(in, in_at, out, out_at, n, flags);

@@ -261,6 +261,36 @@ static void files(void)
 	pair_close(p);
 }
 
+/* A pipe that is nearly full, and one that is empty, both blocking: with SPLICE_F_NONBLOCK nobody waits for who would empty or fill it. */
+static void splice_never_waits(void)
+{
+	enum { BEFORE = 60000, SENT = 20000 };
+	struct pair p = pair_open();
+	char *b = malloc(BEFORE + SENT), *got = malloc(BEFORE);
+	ssize_t moved, at = 0;
+	int pipes[2];
+
+	for (int i = 0; i < BEFORE + SENT; i++)
+		b[i] = (char)(i * 7 + i / 251);
+	check(pipe(pipes) == 0);
+	check(splice(pipes[0], NULL, p.client, NULL, 100, SPLICE_F_NONBLOCK) == -1 && errno == EAGAIN);
+	check(write(pipes[1], b, BEFORE) == BEFORE);
+	check(wrote(write(p.client, b + BEFORE, SENT)) == SENT);
+	check(fcntl(p.server, F_SETFL, O_NONBLOCK) == 0);
+	while (at < BEFORE + SENT) {
+		while (splice(p.server, NULL, pipes[1], NULL, SENT, SPLICE_F_NONBLOCK) > 0)
+			;
+		check(errno == EAGAIN);
+		moved = read(pipes[0], got, BEFORE);
+		check(moved > 0 && memcmp(got, b + at, (size_t)moved) == 0);
+		at += moved;
+	}
+	check(close(pipes[0]) == 0 && close(pipes[1]) == 0);
+	free(b);
+	free(got);
+	pair_close(p);
+}
+
 /* ---- threads ---- */
 
 enum { WRITERS = 4, RECORDS = 2000, RECORD = 64 };
@@ -344,6 +374,7 @@ void test_calls(void)
 	RUN(broken_pipe);
 	RUN(interrupted);
 	RUN(files);
+	RUN(splice_never_waits);
 	RUN(writers);
 	RUN(shut_while_another_reads);
 	RUN(streams);
