@@ -66,9 +66,9 @@ func TestRunHaproxy(t *testing.T) {
 		})
 		wantFile(t, got, contents)
 		d.wantSMCBut(64, -1, func() {
-			wait := later(func() (string, error) { return d.wrk(underRun, port, "32", "2") })
+			end := d.wrk(underRun, port, "32")
 			d.wantBothEnds(port, 32)
-			if out, err := wait(); err != nil || strings.Contains(out, "Socket errors") || strings.Contains(out, "Non-2xx") {
+			if out, err := end(); err != nil || strings.Contains(out, "Socket errors") || strings.Contains(out, "Non-2xx") {
 				t.Errorf("wrk: %v\n%s", err, out)
 			}
 		})
