@@ -15,18 +15,24 @@ func TestRunCalls(t *testing.T) {
 	testCalls(t, "smc-run-test")
 }
 
+// TestRunCallsSix: the same over IPv6.
+func TestRunCallsSix(t *testing.T) {
+	needIPv6(t)
+	testCalls(t, "smc-run-test", "six")
+}
+
 // TestRunCallsFortified: the same by the names that _FORTIFY_SOURCE and _FILE_OFFSET_BITS=64 give to the calls.
 func TestRunCallsFortified(t *testing.T) {
 	testCalls(t, "smc-run-test-fortified")
 }
 
-func testCalls(t *testing.T, name string) {
+func testCalls(t *testing.T, name string, args ...string) {
 	inBothCopyModesOf(t, func(t *testing.T, d *device) {
-		program := filepath.Join(bin, name)
-		d.wantPlain(func() { d.run(asItIs, program) })
+		program := append([]string{filepath.Join(bin, name)}, args...)
+		d.wantPlain(func() { d.run(asItIs, program...) })
 		before := d.xferBytes()
 		var out string
-		d.wantSMC(-1, func() { out = d.run(underRun, program) })
+		d.wantSMC(-1, func() { out = d.run(underRun, program...) })
 		var bytes int64
 		if _, err := fmt.Sscanf(out, "bytes %d", &bytes); err != nil {
 			t.Fatalf("it prints %q", out)
