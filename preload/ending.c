@@ -79,10 +79,21 @@ static bool waits(struct ending *e, enum stream_end end, int64_t now)
 	return true;
 }
 
-/* The DMBs, which go to the next connection if all has ended in order. */
-static void finish_link(struct ending *e, bool deserted, int64_t now)
+/* How far the end has come. A peer whose TCP has ended has said its last word before that, or never will: it was killed. */
+static enum stream_end end_of(const struct ending *e, bool look)
 {
-	enum stream_end end = stream_end_of(&e->stream), fin = end == STREAM_OVER ? fin_of(e) : end;
+	enum stream_end end = stream_end_of(&e->stream);
+
+	if (end != STREAM_ENDING || !look || e->tcp < 0 || !atomic_load(&e->shared->stream.finished) || end_of_tcp(e->tcp) == STREAM_ENDING)
+		return end;
+	end = stream_end_of(&e->stream);
+	return end == STREAM_ENDING ? STREAM_LOST : end;
+}
+
+/* The DMBs, which go to the next connection if all has ended in order. */
+static void finish_link(struct ending *e, bool deserted, bool look, int64_t now)
+{
+	enum stream_end end = end_of(e, look), fin = end == STREAM_OVER ? fin_of(e) : end;
 
 	if (!deserted && waits(e, fin, now))
 		return;
@@ -93,7 +104,7 @@ static void finish_link(struct ending *e, bool deserted, int64_t now)
 	hidden_close(e->tcp);
 }
 
-/* Those that have it by fork may be killed, and the last one cannot say its last word. Each look is a system call. */
+/* Those that have it by fork may be killed, and the last one cannot say its last word; so may the peer. Each look is a system call. */
 static bool may_look(int64_t now)
 {
 	static int64_t looked;
@@ -113,7 +124,7 @@ void endings_sweep(int64_t now)
 		bool deserted = look && !e->last && holders_deserted(e->shared);
 
 		if (e->link.group != NULL)
-			finish_link(e, deserted && !atomic_load(&e->shared->stream.finished), now);
+			finish_link(e, deserted && !atomic_load(&e->shared->stream.finished), look, now);
 		if (e->link.group != NULL || !(e->last || deserted)) {
 			at = &e->next;
 			continue;

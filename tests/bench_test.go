@@ -37,6 +37,7 @@ type benchTransport struct {
 	Name, Error string
 	SMC, TCP    int
 	Buffer      int
+	Page        int64
 	Waiting     string
 	Rounds      []map[string]float64
 	Summary     map[string]struct{ Median float64 }
@@ -132,7 +133,11 @@ func (r benchResult) checkTransports(t *testing.T, i int) {
 			t.Errorf("%s: %d connections were SMC-D, %d were not", where, transport.SMC, transport.TCP)
 		}
 	}
-	for _, want := range []string{"smc", "tcp", "unix"} {
+	wanted := []string{"smc", "tcp", "unix"}
+	if strings.HasPrefix(row.Name, "bandwidth-pages") { // only where the kernel gives huge ones
+		wanted = []string{"smc@1m+huge", "smc@1m+base", "tcp"}
+	}
+	for _, want := range wanted {
 		if !slices.Contains(names, want) {
 			t.Errorf("%s: there is no %s among %q", row.Name, want, names)
 		}
@@ -183,6 +188,43 @@ func TestBenchWaits(t *testing.T) {
 	}
 	if !slices.ContainsFunc(result.Notes, func(n string) bool { return strings.Contains(n, "allows no busy") }) {
 		t.Errorf("no word of it: %q", result.Notes)
+	}
+}
+
+// TestBenchPages: dmb_type is what a transport wants for its turn, and then as it was; what a buffer has got is looked at; and where the kernel
+// gives no huge pages it says how it would.
+func TestBenchPages(t *testing.T) {
+	d := mountSMC(t)
+	const base = 4096
+	arguments := []string{"bandwidth", "--pin=free", "--transports=smc@1m+base,tcp"}
+	for _, row := range runBench(t, withMount(d.Point), arguments...).Rows {
+		if got := row.Transports[0]; got.Error != "" || got.Page != base || got.SMC == 0 || got.TCP != 0 {
+			t.Errorf("%s: %+v, want pages of %d", row.Name, got, base)
+		}
+	}
+	if kind := d.Read("dmb_type"); !strings.HasPrefix(kind, "0") {
+		t.Errorf("dmb_type was 0 and is %q", kind)
+	}
+	wantErrno(t, "dmb_type 1", d.Write("dmb_type", "1"), nil)
+	arguments[2] = "--transports=smc@1m+huge"
+	r := execute(t, withMount(d.Point), "ismfs", slices.Concat([]string{"bench", "--json"}, quick, arguments)...)
+	if r.Code == 2 {
+		if !strings.Contains(r.Stderr, "shmem_enabled") && !strings.Contains(r.Stderr, "6.11") {
+			t.Errorf("it says %q", r.Stderr)
+		}
+	} else {
+		var result benchResult
+		if err := json.Unmarshal([]byte(r.Stdout), &result); err != nil {
+			t.Fatalf("exit code %d, %v: %s", r.Code, err, r.Stderr)
+		}
+		for _, row := range result.Rows {
+			if got := row.Transports[0]; got.Error == "" && got.Page <= base {
+				t.Errorf("%s: %+v, which are no huge pages", row.Name, got)
+			}
+		}
+	}
+	if kind := d.Read("dmb_type"); !strings.HasPrefix(kind, "1") {
+		t.Errorf("dmb_type was 1 and is %q", kind)
 	}
 }
 

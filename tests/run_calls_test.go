@@ -15,30 +15,39 @@ func TestRunCalls(t *testing.T) {
 	testCalls(t, "smc-run-test")
 }
 
+// TestRunCallsSix: the same over IPv6. How a DMB is written has nothing to do with addresses, so once is enough.
+func TestRunCallsSix(t *testing.T) {
+	needIPv6(t)
+	mountSMC(t).testCalls("smc-run-test", "six")
+}
+
 // TestRunCallsFortified: the same by the names that _FORTIFY_SOURCE and _FILE_OFFSET_BITS=64 give to the calls.
 func TestRunCallsFortified(t *testing.T) {
 	testCalls(t, "smc-run-test-fortified")
 }
 
 func testCalls(t *testing.T, name string) {
-	inBothCopyModesOf(t, func(t *testing.T, d *device) {
-		program := filepath.Join(bin, name)
-		d.wantPlain(func() { d.run(asItIs, program) })
-		before := d.xferBytes()
-		var out string
-		d.wantSMC(-1, func() { out = d.run(underRun, program) })
-		var bytes int64
-		if _, err := fmt.Sscanf(out, "bytes %d", &bytes); err != nil {
-			t.Fatalf("it prints %q", out)
-		}
-		if grown := d.xferBytes() - before; grown != bytes {
-			t.Errorf("it has written %d bytes, xfer_bytes grew by %d", bytes, grown)
-		}
-		d.WantCount(0)
-		if conns := d.Read("conns"); conns != "" {
-			t.Errorf("conns still has\n%s", conns)
-		}
-	})
+	inBothCopyModesOf(t, func(t *testing.T, d *device) { d.testCalls(name) })
+}
+
+func (d *device) testCalls(name string, args ...string) {
+	d.t.Helper()
+	program := append([]string{filepath.Join(bin, name)}, args...)
+	d.wantPlain(func() { d.run(asItIs, program...) })
+	before := d.xferBytes()
+	var out string
+	d.wantSMC(-1, func() { out = d.run(underRun, program...) })
+	var bytes int64
+	if _, err := fmt.Sscanf(out, "bytes %d", &bytes); err != nil {
+		d.t.Fatalf("it prints %q", out)
+	}
+	if grown := d.xferBytes() - before; grown != bytes {
+		d.t.Errorf("it has written %d bytes, xfer_bytes grew by %d", bytes, grown)
+	}
+	d.WantCount(0)
+	if conns := d.Read("conns"); conns != "" {
+		d.t.Errorf("conns still has\n%s", conns)
+	}
 }
 
 // TestRunHandlers: a signal handler reads or writes the connection that its thread is reading or writing, or ends the program (preload/test/handlers.c).

@@ -12,9 +12,14 @@ import (
 func (d *device) startRedis(how launch) (port string, p *program) {
 	d.t.Helper()
 	need(d.t, "redis-server", "redis-cli", "redis-benchmark")
+	return d.startRedisAt(how, "127.0.0.1")
+}
+
+func (d *device) startRedisAt(how launch, address string) (port string, p *program) {
+	d.t.Helper()
 	port = freePort(d.t)
 	dir := tempDir(d.t)
-	p = d.start(how, "redis-server", "--port", port, "--bind", "127.0.0.1", "--save", "", "--dir", dir, "--unixsocket", filepath.Join(dir, "unix"))
+	p = d.start(how, "redis-server", "--port", port, "--bind", address, "--save", "", "--dir", dir, "--unixsocket", filepath.Join(dir, "unix"))
 	listening(d.t, port)
 	return port, p
 }

@@ -98,7 +98,7 @@ func judgeMultiSize(p shmemPolicies) finding {
 	}
 	f := finding{
 		Status: statusWarn, Found: fmt.Sprintf("off for memfds: DMBs under %s get pages of 4 KiB, whatever dmb_type says", humanBytes(hugePage)),
-		Costs: "first connections with buffers of 1 MiB take half as long again, or twice as long (docs/performance.md); nothing that could be measured else",
+		Costs: "first connections with buffers of 1 MiB mostly take half as long again (docs/performance.md); nothing else that could be measured",
 		Mend:  fmt.Sprintf("echo advise > %s/hugepages-1024kB/shmem_enabled", thpPath),
 	}
 	if len(p.bySize) == 0 {

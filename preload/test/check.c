@@ -52,22 +52,28 @@ void read_all(int fd, void *b, size_t n)
 	}
 }
 
+int family = AF_INET;
+
 int listen_any(void)
 {
-	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	struct sockaddr_in four = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	struct sockaddr_in6 six = { .sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT };
+	int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
 	check(fd >= 0);
-	check(bind(fd, (struct sockaddr *)&a, sizeof(a)) == 0);
+	if (family == AF_INET)
+		check(bind(fd, (struct sockaddr *)&four, sizeof(four)) == 0);
+	else
+		check(bind(fd, (struct sockaddr *)&six, sizeof(six)) == 0);
 	check(listen(fd, 64) == 0);
 	return fd;
 }
 
 int connect_to(int listener)
 {
-	struct sockaddr_in a;
+	struct sockaddr_storage a;
 	socklen_t size = sizeof(a);
-	int fd = socket(AF_INET, SOCK_STREAM, 0);
+	int fd = socket(family, SOCK_STREAM, 0);
 
 	check(fd >= 0);
 	check(getsockname(listener, (struct sockaddr *)&a, &size) == 0);
@@ -172,8 +178,11 @@ int main(int argc, char **argv)
 	} else if (argc > 1 && strcmp(argv[1], "late") == 0) {
 		test_late();
 	} else {
+		if (argc > 1 && strcmp(argv[1], "six") == 0)
+			family = AF_INET6;
 		test_calls();
 		test_closed();
+		test_families();
 		test_forms();
 		test_events();
 		test_waits();

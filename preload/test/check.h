@@ -25,6 +25,9 @@ struct pair {
 struct pair pair_open(void);
 void pair_close(struct pair p);
 
+/* Of all sockets: AF_INET, or AF_INET6 for a program that is told so. */
+extern int family;
+
 /* Listens on a free port of loopback and returns the socket; connect_to connects to it. */
 int listen_any(void);
 int connect_to(int listener);
@@ -53,6 +56,7 @@ void run(const char *name, void (*test)(void));
 
 void test_calls(void);
 void test_closed(void);
+void test_families(void);
 void test_forms(void);
 void test_events(void);
 void test_waits(void);

@@ -122,9 +122,9 @@ static void server_speaks_first(void)
 
 static int connect_without_waiting(int listener)
 {
-	struct sockaddr_in a;
+	struct sockaddr_storage a;
 	socklen_t size = sizeof(a);
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), error = -1;
+	int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK, 0), error = -1;
 	struct pollfd out = { .fd = fd, .events = POLLOUT };
 
 	check(fd >= 0 && getsockname(listener, (struct sockaddr *)&a, &size) == 0);

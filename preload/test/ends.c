@@ -120,7 +120,7 @@ static void connects_again(void)
 {
 	struct sockaddr none = { .sa_family = AF_UNSPEC };
 	int listener = listen_any(), client = connect_to(listener), server = accept_one(listener);
-	struct sockaddr_in a;
+	struct sockaddr_storage a;
 	socklen_t size = sizeof(a);
 	char b;
 

@@ -27,8 +27,8 @@ static int so_error(int fd)
 /* The same thread has to accept, so the client is connected before the server has it. */
 static void nonblocking_connect(void)
 {
-	int listener = listen_any(), server, client = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
-	struct sockaddr_in a;
+	int listener = listen_any(), server, client = socket(family, SOCK_STREAM | SOCK_NONBLOCK, 0);
+	struct sockaddr_storage a;
 	socklen_t size = sizeof(a);
 	struct pollfd p = { .fd = client, .events = POLLOUT };
 	char b[4];
@@ -45,22 +45,22 @@ static void nonblocking_connect(void)
 	check(wrote(write(client, "ping", 4)) == 4);
 	read_all(server, b, 4);
 	size = sizeof(a);
-	check(getpeername(client, (struct sockaddr *)&a, &size) == 0 && a.sin_family == AF_INET);
+	check(getpeername(client, (struct sockaddr *)&a, &size) == 0 && a.ss_family == family);
 	check(close(listener) == 0 && close(client) == 0 && close(server) == 0);
 }
 
 static void refused(void)
 {
 	int listener = listen_any(), client;
-	struct sockaddr_in a;
+	struct sockaddr_storage a;
 	socklen_t size = sizeof(a);
 	struct pollfd p;
 
 	check(getsockname(listener, (struct sockaddr *)&a, &size) == 0 && close(listener) == 0);
-	client = socket(AF_INET, SOCK_STREAM, 0);
+	client = socket(family, SOCK_STREAM, 0);
 	check(connect(client, (struct sockaddr *)&a, size) == -1 && errno == ECONNREFUSED);
 	check(close(client) == 0);
-	client = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+	client = socket(family, SOCK_STREAM | SOCK_NONBLOCK, 0);
 	if (connect(client, (struct sockaddr *)&a, size) == -1 && errno == EINPROGRESS) {
 		p = (struct pollfd){ .fd = client, .events = POLLOUT };
 		check(poll(&p, 1, 5000) == 1 && (p.revents & POLLERR) && so_error(client) == ECONNREFUSED);

@@ -5,6 +5,8 @@ package link
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"syscall"
 	"time"
 
@@ -228,6 +230,46 @@ func (d *Device) forget(r *remote) closer {
 		r.rest()
 	}
 	return r
+}
+
+// dropLost lets go of the remotes that no connection uses and whose owner has let go of them, or is dead: nobody will offer them again.
+func (d *Device) dropLost() {
+	d.mu.Lock()
+	tokens := slices.Collect(maps.Keys(d.remotes))
+	d.mu.Unlock()
+	for _, t := range tokens {
+		if r := d.takeResting(t); r != nil {
+			links, err := r.Links()
+			d.putBack(r, err == nil && links < 2)
+		}
+	}
+}
+
+// takeResting takes a remote into use, so that nobody closes it meanwhile; nil if it is in use, or there is none.
+func (d *Device) takeResting(t dmb.Token) *remote {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	r := d.remotes[t]
+	if r == nil || r.inUse != nil {
+		return nil
+	}
+	r.inUse = make(chan struct{})
+	return r
+}
+
+// putBack ends the use of a remote that was resting. Its group may have ended meanwhile.
+func (d *Device) putBack(r *remote, lost bool) {
+	d.mu.Lock()
+	lost = lost || !r.group.keyed && r.group.users == 0
+	if lost {
+		d.forget(r)
+	} else {
+		r.rest()
+	}
+	d.mu.Unlock()
+	if lost {
+		r.Close()
+	}
 }
 
 // endTime is how long a DMB that is offered again is waited for. Its owner has heard that both sides have closed, which here

@@ -321,6 +321,7 @@ func (d *Device) sweep() bool {
 			g.endIfIdle()
 		}
 	}
+	d.dropLost()
 	return true
 }
 
