@@ -125,11 +125,13 @@ void stream_tell_again(struct stream *s, int error)
 	(void)atomic_compare_exchange_strong(&s->state->error, &none, error);
 }
 
-bool stream_takes(const struct stream *s)
+bool stream_takes(struct stream *s)
 {
-	const struct stream_state *st = s->state;
-	int stop = atomic_load(&st->write_stop);
+	struct stream_state *st = s->state;
+	int stop;
 
+	stream_accept(s);
+	stop = atomic_load(&st->write_stop);
 	return stop == 0 || (stop == ECONNRESET && !atomic_load(&st->failed));
 }
 
