@@ -102,7 +102,7 @@ int stream_take_error(struct stream *s);
 void stream_tell_again(struct stream *s, int error);
 /* What a write of n bytes gives that can move none: -EPIPE, an error, or n. Whether it can be n. */
 ssize_t stream_refuse(struct stream *s, size_t n);
-bool stream_takes(const struct stream *s);
+bool stream_takes(struct stream *s);
 
 /* In a signal's handler: whether its thread is in the middle of what a call on this side would wait for. */
 bool stream_is_mine(const struct stream *s, enum side side);

@@ -125,19 +125,21 @@ void stream_tell_again(struct stream *s, int error)
 	(void)atomic_compare_exchange_strong(&s->state->error, &none, error);
 }
 
-bool stream_takes(const struct stream *s)
+bool stream_takes(struct stream *s)
 {
-	const struct stream_state *st = s->state;
-	int stop = atomic_load(&st->write_stop);
+	struct stream_state *st = s->state;
+	int stop;
 
+	stream_accept(s);
+	stop = atomic_load(&st->write_stop);
 	return stop == 0 || (stop == ECONNRESET && !atomic_load(&st->failed));
 }
 
 /*
  * Over TCP the first write to a peer that has closed is taken: its bytes are lost, and only the answer, a reset, makes the next one fail.
- * (The kernel's SMC fails every one, by ECONNRESET.) Programs live by that: one that answers whom it need not, and ends, would be killed
- * by SIGPIPE, or say that it has failed; one that asks over a connection that has been idle too long finds the end when it reads, and asks again. None can take a
- * write that was taken for bytes that have arrived. As over TCP, no more are taken than the peer would have had room for.
+ * (The kernel's SMC fails every one, by ECONNRESET.) Programs rely on that: one that answers whoever has not waited, and ends, would be
+ * killed by SIGPIPE; one that asks over a connection that has been idle for too long finds the end when it reads, and asks again. And no program
+ * of TCP's can take a write that has succeeded for bytes that have arrived. As over TCP, no more is taken than the peer had room for.
  */
 ssize_t stream_refuse(struct stream *s, size_t n)
 {
