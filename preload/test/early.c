@@ -196,6 +196,19 @@ static void write_without_waiting(void)
 	}
 }
 
+/* On a blocking socket: nobody tries again. */
+static void write_once(void)
+{
+	int listener = listen_any(), client = connect_to(listener), server;
+
+	check(send(client, "hello", 5, MSG_DONTWAIT) == 5);
+	server = accept_one(listener);
+	wants(server, "hello");
+	says(server, "reply");
+	wants(client, "reply");
+	check(close(client) == 0 && close(server) == 0 && close(listener) == 0);
+}
+
 void test_early(void)
 {
 	RUN(both_write_first);
@@ -203,6 +216,7 @@ void test_early(void)
 	RUN(half_close_before_accept);
 	RUN(server_speaks_first);
 	RUN(write_without_waiting);
+	RUN(write_once);
 }
 
 /* Longer than a server waits that answers in the background: the client's program has other things to do. */
