@@ -108,6 +108,11 @@ EXPORT ssize_t sendfile64(int out, int in, off64_t *offset, size_t n)
 
 /* ---- splice ---- */
 
+static bool is_pipe(int fd)
+{
+	return real()->fcntl(fd, F_GETPIPE_SZ) >= 0;
+}
+
 /*
  * What the pipe takes or has at once. A read or write would wait for that, and a write for the rest, too, if the pipe is a blocking one;
  * splice waits for the first byte alone, and not at all if it is told so: who splices empties the pipe itself.
@@ -185,9 +190,9 @@ EXPORT ssize_t splice(int in, off64_t *in_at, int out, off64_t *out_at, size_t n
 	ssize_t moved;
 
 	if (s != NULL) {
-		moved = splice_out(s, in, out, n, flags);
+		moved = is_pipe(out) ? splice_out(s, in, out, n, flags) : -EINVAL;
 	} else if (error == 0 && (s = connection(out, WRITER, &error)) != NULL) {
-		moved = splice_in(s, out, in, n, flags);
+		moved = is_pipe(in) ? splice_in(s, out, in, n, flags) : -EINVAL;
 	} else {
 		if (error == 0)
 			return real()->splice(in, in_at, out, out_at, n, flags);

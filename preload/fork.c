@@ -17,6 +17,7 @@
 #include "link.h"
 #include "poll_set.h"
 #include "real.h"
+#include "self.h"
 #include "sock.h"
 #include "table.h"
 #include "spin.h"
@@ -87,6 +88,7 @@ static void renew(struct sock *s)
 	s->held = s->forks == forks;
 	s->place = child;
 	s->fds = s->refs = 0;
+	s->waits_for_server = false;
 	if (s->link.group != NULL && s->link.group->page != NULL && page_forked(s->link.group->page, s->link.own_bit, s))
 		s->refs++;
 	s->refs += items_forked(s);
@@ -150,6 +152,7 @@ static void in_child(void)
 	device_forked();
 	link_forked();
 	arena_forked();
+	self_forked();
 	epoll_forked();
 	renew_all();
 	poll_set_forked();

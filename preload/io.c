@@ -54,6 +54,15 @@ static int wait_for(struct sock *s, int fd, enum side side, int flags, int64_t *
 	return may_wait(s, fd, side, flags, deadline) ? wait_side(s, fd, side, *deadline) : -EAGAIN;
 }
 
+/*
+ * Whether a call may wait for the handshake. Over TCP there is room for a client's first write whatever happens, so MSG_DONTWAIT is not
+ * thought to fail; it waits no longer than until the client gives up.
+ */
+static bool must_not_settle(const struct sock *s, enum side side, int flags)
+{
+	return must_not_wait(s, side == WRITER && s->shared->client ? flags & ~MSG_DONTWAIT : flags);
+}
+
 /* Wait for the handshake: 0, or what the call gives. */
 static int wait_settled(struct sock *s, int fd, enum side side, int flags)
 {
@@ -64,7 +73,7 @@ static int wait_settled(struct sock *s, int fd, enum side side, int flags)
 		return side == READER ? IO_END : -EPIPE;
 	if (side == WRITER)
 		declined_wanted(s);
-	if (must_not_wait(s, flags))
+	if (must_not_settle(s, side, flags))
 		return -EAGAIN;
 	limit = io_limit(s, fd, side);
 	return handshake_wait(s, fd, side, limit > 0 ? now_ns() + limit : FOREVER);

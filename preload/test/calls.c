@@ -276,6 +276,7 @@ static void splice_never_waits(void)
 	check(splice(pipes[0], NULL, p.client, NULL, 100, SPLICE_F_NONBLOCK) == -1 && errno == EAGAIN);
 	check(write(pipes[1], b, BEFORE) == BEFORE);
 	check(wrote(write(p.client, b + BEFORE, SENT)) == SENT);
+	check(splice(p.server, NULL, p.client, NULL, 100, 0) == -1 && errno == EINVAL);
 	check(fcntl(p.server, F_SETFL, O_NONBLOCK) == 0);
 	while (at < BEFORE + SENT) {
 		while (splice(p.server, NULL, pipes[1], NULL, SENT, SPLICE_F_NONBLOCK) > 0)
