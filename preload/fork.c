@@ -22,6 +22,7 @@
 #include "link.h"
 #include "poll_set.h"
 #include "real.h"
+#include "self.h"
 #include "sock.h"
 #include "table.h"
 #include "spin.h"
@@ -91,6 +92,7 @@ static void renew(struct sock *s)
 	s->held = s->forks == forks;
 	s->place = child;
 	s->fds = s->refs = 0;
+	s->waits_for_server = false;
 	if (s->link.group != NULL && s->link.group->page != NULL && page_forked(s->link.group->page, s->link.own_bit, s))
 		s->refs++;
 	s->refs += items_forked(s);
@@ -152,16 +154,26 @@ static void in_child(void)
 	device_forked();
 	link_forked();
 	arena_forked();
+	self_forked();
 	epoll_forked();
 	renew_all();
 	poll_set_forked();
 }
 
+/* What this process has answered, it takes the Confirm of: the child is not attached to DMBs that the client offers again. */
+static void take_confirm(struct sock *s, int fd)
+{
+	if (sock_kind(s) == SOCK_HANDSHAKE && !s->shared->client && s->shared->awaits == CLC_CONFIRM)
+		(void)handshake_lets(s, fd, READER);
+}
+
 /* One that fails has counted a child all the same. */
 EXPORT pid_t fork(void)
 {
-	pid_t pid = real()->fork();
+	pid_t pid;
 
+	each_socket(take_confirm);
+	pid = real()->fork();
 	if (pid < 0)
 		kin_missed(child);
 	return pid;

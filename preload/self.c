@@ -6,7 +6,7 @@
 #include "sock.h"
 #include "table.h"
 
-static _Atomic int clients; /* a child's of fork are its parent's, too, until it closes them */
+static _Atomic int clients;
 
 void self_waits(struct sock *s)
 {
@@ -18,6 +18,11 @@ void self_waits_no_more(struct sock *s)
 {
 	if (atomic_exchange(&s->waits_for_server, false))
 		atomic_fetch_sub(&clients, 1);
+}
+
+void self_forked(void)
+{
+	atomic_store(&clients, 0);
 }
 
 bool self_has_clients(void)

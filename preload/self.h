@@ -14,6 +14,9 @@ struct sock;
 void self_waits(struct sock *s);
 void self_waits_no_more(struct sock *s);
 
+/* What a child of fork has of its parent's does not count: the parent carries it on. */
+void self_forked(void);
+
 /* Whether any does. */
 bool self_has_clients(void);
 

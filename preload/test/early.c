@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <pthread.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
@@ -118,6 +119,39 @@ static void server_speaks_first(void)
 	check(close(client) == 0 && close(server) == 0 && close(listener) == 0);
 }
 
+/* A thread that accepts, and answers in a child. The client is its parent's, in another thread. */
+static void *serve_by_child(void *listener)
+{
+	int fd = accept_one(*(int *)listener);
+	pid_t child = fork();
+
+	check(child >= 0);
+	if (child == 0) {
+		wants(fd, "hello");
+		says(fd, "reply");
+		_exit(0);
+	}
+	check(close(fd) == 0);
+	ended_well(child);
+	return NULL;
+}
+
+static void served_by_child(void)
+{
+	for (int i = 0; i < 10; i++) {
+		int listener = listen_any(), client;
+		pthread_t server;
+
+		check(pthread_create(&server, NULL, serve_by_child, &listener) == 0);
+		client = connect_to(listener);
+		check(usleep(i * 1000) == 0);
+		says(client, "hello");
+		wants(client, "reply");
+		wants_end(client);
+		check(pthread_join(server, NULL) == 0 && close(client) == 0 && close(listener) == 0);
+	}
+}
+
 /* ---- without waiting ---- */
 
 static int connect_without_waiting(int listener)
@@ -215,6 +249,7 @@ void test_early(void)
 	RUN(write_before_accept);
 	RUN(half_close_before_accept);
 	RUN(server_speaks_first);
+	RUN(served_by_child);
 	RUN(write_without_waiting);
 	RUN(write_once);
 }
