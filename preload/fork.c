@@ -158,11 +158,20 @@ static void in_child(void)
 	poll_set_forked();
 }
 
+/* What this process has answered, it takes the Confirm of: the child is not attached to DMBs that the client offers again. */
+static void take_confirm(struct sock *s, int fd)
+{
+	if (sock_kind(s) == SOCK_HANDSHAKE && !s->shared->client && s->shared->awaits == CLC_CONFIRM)
+		(void)handshake_lets(s, fd, READER);
+}
+
 /* One that fails has counted a child all the same. */
 EXPORT pid_t fork(void)
 {
-	pid_t pid = real()->fork();
+	pid_t pid;
 
+	each_socket(take_confirm);
+	pid = real()->fork();
 	if (pid < 0)
 		kin_missed(child);
 	return pid;
