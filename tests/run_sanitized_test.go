@@ -14,7 +14,8 @@ import (
 func TestRunSanitized(t *testing.T) {
 	for sanitizer, options := range map[string]string{
 		"address": "ASAN_OPTIONS=detect_leaks=0:exitcode=66",
-		"thread":  "TSAN_OPTIONS=exitcode=66:die_after_fork=0",
+		// A child of fork can have a thread of its parent's that has ended and that nobody has joined: no leak.
+		"thread": "TSAN_OPTIONS=exitcode=66:die_after_fork=0:report_thread_leaks=0",
 	} {
 		t.Run(sanitizer, func(t *testing.T) {
 			dir := tempDir(t)
