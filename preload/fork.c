@@ -12,6 +12,7 @@
 #include "device.h"
 #include "epoll.h"
 #include "group.h"
+#include "handshake.h"
 #include "inherit.h"
 #include "io.h"
 #include "link.h"
