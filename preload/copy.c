@@ -154,32 +154,44 @@ static ssize_t splice_out(struct sock *s, int fd, int pipe, size_t n, unsigned i
 	return got;
 }
 
+/* How many bytes can be written, waited for as the socket waits; 0: none ever; negative: what the call fails with. */
+static ssize_t wait_for_space(struct sock *s, int fd)
+{
+	int64_t deadline = 0;
+
+	while (stream_takes(&s->stream)) {
+		size_t space = s->stream.tx_len - stream_unread_by_peer(&s->stream);
+		int err;
+
+		if (space > 0)
+			return (ssize_t)space;
+		err = io_wait_for_room(s, fd, &deadline);
+		if (err != 0)
+			return err;
+	}
+	return 0;
+}
+
 /* From a pipe: no more than there is space for, since what is taken out of it cannot be put back. */
 static ssize_t splice_in(struct sock *s, int fd, int pipe, size_t n, unsigned int flags)
 {
-	char *piece = malloc(PIECE);
-	size_t space = s->stream.tx_len - stream_unread_by_peer(&s->stream);
-	struct iovec iov = { piece, n < PIECE ? n : PIECE };
-	ssize_t got;
+	ssize_t space = wait_for_space(s, fd), got;
+	struct iovec iov;
 
-	if (piece == NULL)
+	if (space <= 0)
+		return space < 0 ? space : io_refuse(s, 0, 0);
+	iov.iov_len = n < PIECE ? n : PIECE;
+	if (iov.iov_len > (size_t)space)
+		iov.iov_len = (size_t)space;
+	iov.iov_base = malloc(iov.iov_len);
+	if (iov.iov_base == NULL)
 		return -ENOMEM;
-	if (space > 0 && iov.iov_len > space)
-		iov.iov_len = space;
-	if (!stream_takes(&s->stream)) {
-		free(piece);
-		return io_refuse(s, 0, 0);
-	}
-	if (space == 0 && atomic_load(&s->shared->nonblocking)) {
-		io_full(s);
-		free(piece);
-		return -EAGAIN;
-	}
 	got = through_pipe(SYS_preadv2, pipe, &iov, flags);
-	iov.iov_len = got > 0 ? (size_t)got : 0;
-	if (got > 0)
-		got = io_write(s, fd, &iov, 1, 0);
-	free(piece);
+	if (got > 0) {
+		iov.iov_len = (size_t)got;
+		got = io_write_all(s, fd, iov);
+	}
+	free(iov.iov_base);
 	return got;
 }
 

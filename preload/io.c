@@ -207,6 +207,34 @@ ssize_t io_write(struct sock *s, int fd, const struct iovec *iov, int n, int fla
 	return (ssize_t)done;
 }
 
+int io_wait_for_room(struct sock *s, int fd, int64_t *deadline)
+{
+	int err = wait_for(s, fd, WRITER, 0, deadline);
+
+	if (err == -EAGAIN)
+		io_full(s);
+	return err;
+}
+
+ssize_t io_write_all(struct sock *s, int fd, struct iovec iov)
+{
+	size_t all = iov.iov_len;
+
+	for (;;) {
+		ssize_t put = io_write(s, fd, &iov, 1, 0);
+
+		if (put < 0 && put != -EAGAIN && put != -EINTR)
+			return iov.iov_len < all ? (ssize_t)(all - iov.iov_len) : put;
+		if (put > 0) {
+			iov.iov_base = (char *)iov.iov_base + put;
+			iov.iov_len -= (size_t)put;
+		}
+		if (iov.iov_len == 0)
+			return (ssize_t)all;
+		(void)wait_side(s, fd, WRITER, FOREVER);
+	}
+}
+
 /* An edge-triggered set has to hear of the space that the caller now waits for. */
 void io_full(struct sock *s)
 {

@@ -292,6 +292,45 @@ static void splice_never_waits(void)
 	pair_close(p);
 }
 
+/* What a splice could not write stays in the pipe, whether it may not wait, has waited for too long, or was interrupted. */
+static void splice_takes_nothing_in_vain(void)
+{
+	struct sigaction action = { .sa_handler = count_signal }, old;
+	struct timeval limit = { 0, 50000 }, none = { 0 };
+	struct pair p = pair_open();
+	pthread_t self = pthread_self(), other;
+	char *b = calloc(1, FILE_SIZE);
+	long long filled = 0;
+	int pipes[2], held;
+	ssize_t n;
+
+	check(pipe(pipes) == 0 && write(pipes[1], "piped", 5) == 5);
+	check(setsockopt(p.client, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)) == 0);
+	while ((n = wrote(write(p.client, b, FILE_SIZE))) > 0)
+		filled += n;
+	check(errno == EAGAIN);
+	check(splice(pipes[0], NULL, p.client, NULL, 100, 0) == -1 && errno == EAGAIN);
+	check(setsockopt(p.client, SOL_SOCKET, SO_SNDTIMEO, &none, sizeof(none)) == 0);
+	check(sigaction(SIGUSR1, &action, &old) == 0);
+	check(pthread_create(&other, NULL, signal_soon, &self) == 0);
+	check(splice(pipes[0], NULL, p.client, NULL, 100, 0) == -1 && errno == EINTR);
+	check(pthread_join(other, NULL) == 0 && sigaction(SIGUSR1, &old, NULL) == 0);
+	check(fcntl(p.client, F_SETFL, O_NONBLOCK) == 0);
+	check(splice(pipes[0], NULL, p.client, NULL, 100, 0) == -1 && errno == EAGAIN);
+	check(ioctl(pipes[0], FIONREAD, &held) == 0 && held == 5);
+	check(fcntl(p.client, F_SETFL, 0) == 0);
+	while (filled > 0) {
+		n = read(p.server, b, filled < FILE_SIZE ? (size_t)filled : FILE_SIZE);
+		check(n > 0);
+		filled -= n;
+	}
+	check(wrote(splice(pipes[0], NULL, p.client, NULL, 100, 0)) == 5);
+	wants(p.server, "piped");
+	check(close(pipes[0]) == 0 && close(pipes[1]) == 0);
+	free(b);
+	pair_close(p);
+}
+
 /* ---- threads ---- */
 
 enum { WRITERS = 4, RECORDS = 2000, RECORD = 64 };
@@ -376,6 +415,7 @@ void test_calls(void)
 	RUN(interrupted);
 	RUN(files);
 	RUN(splice_never_waits);
+	RUN(splice_takes_nothing_in_vain);
 	RUN(writers);
 	RUN(shut_while_another_reads);
 	RUN(streams);
