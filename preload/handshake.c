@@ -259,12 +259,15 @@ static void confirmed(struct sock *s, int fd, const unsigned char *b, size_t n)
 /* A client may have written, closed and exited before this side came to its Confirm. Over TCP that is no error. */
 static bool outlive(struct sock *s, int fd)
 {
-	struct pollfd tcp = { .fd = fd, .events = POLLIN | POLLRDHUP };
+	struct pollfd tcp = { .fd = fd, .events = POLLRDHUP };
 	int err = -ENOENT;
+	bool ended;
 
-	if (real()->poll(&tcp, 1, 0) <= 0 && now_ns() < s->shared->end_by)
+	(void)real()->poll(&tcp, 1, 0);
+	ended = tcp.revents & (POLLRDHUP | POLLHUP | POLLERR);
+	if (!ended && message_unread(fd) == 0 && now_ns() < s->shared->end_by)
 		return false;
-	if (tcp.revents & (POLLRDHUP | POLLHUP | POLLERR))
+	if (ended)
 		err = link_outlive(&s->link);
 	if (err == 0) {
 		settle_smc(s, fd);

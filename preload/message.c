@@ -2,29 +2,41 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 
 #include "message.h"
 #include "real.h"
 
+/* 0: a part of one is there; -EAGAIN: nothing is. */
+static int take(int fd, unsigned char b[CLC_MAX], struct clc_header *h)
+{
+	ssize_t n = real()->recv(fd, b, CLC_HEADER, MSG_PEEK | MSG_DONTWAIT);
+
+	if (n < 0)
+		return errno == EINTR ? -EAGAIN : -errno;
+	if (n == 0)
+		return -ENODATA;
+	if (n < CLC_HEADER)
+		return 0;
+	if (clc_parse_header(b, h) != 0)
+		return -EPROTO;
+	if (real()->recv(fd, b, h->length, MSG_PEEK | MSG_DONTWAIT) != h->length)
+		return 0;
+	return real()->recv(fd, b, h->length, MSG_DONTWAIT) == h->length ? h->length : -EPROTO;
+}
+
 /* A peer that closes in the middle of one leaves a part that stays. */
 int message_next(int fd, unsigned char b[CLC_MAX], struct clc_header *h)
 {
-	ssize_t n = real()->recv(fd, b, CLC_HEADER, MSG_PEEK | MSG_DONTWAIT);
 	struct pollfd end = { .fd = fd, .events = POLLRDHUP };
+	int n = take(fd, b, h);
 
-	if (n < 0)
-		return errno == EAGAIN || errno == EINTR ? 0 : -errno;
-	if (n == 0)
-		return -ENODATA;
-	if (n == CLC_HEADER) {
-		if (clc_parse_header(b, h) != 0)
-			return -EPROTO;
-		n = real()->recv(fd, b, h->length, MSG_PEEK | MSG_DONTWAIT);
-		if (n == h->length)
-			return real()->recv(fd, b, h->length, MSG_DONTWAIT) == n ? (int)n : -EPROTO;
+	if (n == 0 && real()->poll(&end, 1, 0) > 0) {
+		n = take(fd, b, h); /* the rest may have come before the end did */
+		return n == 0 ? -ECONNRESET : n;
 	}
-	return real()->poll(&end, 1, 0) > 0 ? -ECONNRESET : 0;
+	return n == -EAGAIN ? 0 : n;
 }
 
 /* It was sent by one call and is short, so all of it is there or nothing. */
@@ -43,6 +55,14 @@ int message_take_decline(int fd, uint32_t *code)
 	    clc_parse_decline(b, h.length, code, &out_of_sync) != 0)
 		return 0;
 	return real()->recv(fd, b, h.length, MSG_DONTWAIT) == h.length ? 1 : -EPROTO;
+}
+
+int message_unread(int fd)
+{
+	int n = 0;
+
+	(void)real()->ioctl(fd, FIONREAD, &n);
+	return n;
 }
 
 bool message_send(int fd, const unsigned char *b, size_t n)
