@@ -71,7 +71,7 @@ func (d *device) collectInGo() *collector {
 	return c
 }
 
-// collectInC is one under smc_run. when: late, it looks at a Confirm when the client has gone; or soon.
+// collectInC is one under smc_run. when: late, it looks at a Confirm when the client has gone; soon; or busy, it never sleeps.
 func (d *device) collectInC(when string) *collector {
 	c := &collector{port: freePort(d.t)}
 	server := d.start(underRun, filepath.Join(bin, "smc-run-stress"), "collect", c.port, when)
@@ -330,4 +330,21 @@ func TestGoneClientThatLives(t *testing.T) {
 		a.Kill()
 	}
 	d.WantCount(0)
+}
+
+// TestGoneClientsFIN: the server looks for the FIN all the time. For a moment the kernel's poll says POLLIN of it, and nothing more.
+func TestGoneClientsFIN(t *testing.T) {
+	d := mountSMC(t)
+	c := d.collectInC("busy")
+	a := startAttacker(t, d)
+	defer a.Kill()
+	for range 200 {
+		conn := a.confirmGone(c.port, &goneClient{name: "no last word"}, nths(1000))
+		time.Sleep(time.Millisecond) // the server has come to the Confirm
+		finNow(t, conn)
+		if got, end := c.next(); got != 1000 || end != nil {
+			t.Fatalf("%d of 1000 bytes, then %v", got, end)
+		}
+		conn.Close() // nobody but the test has it any more
+	}
 }

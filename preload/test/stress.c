@@ -5,8 +5,8 @@
  *   smc-run-stress serve PORT             echoes; every second client is a thread's, every other one a child's
  *   smc-run-stress talk PORT MS THREADS   each thread connects, exchanges bytes that it knows again, closes, and begins anew
  *   smc-run-stress once PORT N HOW        connects, writes N bytes and ends
- *   smc-run-stress collect PORT WHEN      takes such clients one after another, and says what it has got of each. WHEN: soon, or late: it
- *                                         looks at their Confirm when they have gone
+ *   smc-run-stress collect PORT WHEN      takes such clients one after another, and says what it has got of each. WHEN: soon; late: it looks
+ *                                         at their Confirm when they have gone; or busy: it never sleeps
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -215,21 +215,22 @@ static void wait_for_end(int fd)
 }
 
 /* Returns what read ended with: 0, an errno. */
-static int collect_one(int fd, size_t *got)
+static int collect_one(int fd, bool busy, size_t *got)
 {
 	unsigned char b[5000];
 	ssize_t n;
 
 	*got = 0;
-	while ((n = read(fd, b, sizeof(b))) > 0)
+	while ((n = recv(fd, b, sizeof(b), busy ? MSG_DONTWAIT : 0)) > 0 || (n < 0 && errno == EAGAIN))
 		for (ssize_t i = 0; i < n; i++)
 			if (b[i] != nth((*got)++))
 				return EILSEQ;
 	return n < 0 ? errno : 0;
 }
 
-static void collect(bool late)
+static void collect(const char *when)
 {
+	bool late = strcmp(when, "late") == 0, busy = strcmp(when, "busy") == 0;
 	int listener = listens();
 
 	signal(SIGPIPE, SIG_IGN);
@@ -241,7 +242,7 @@ static void collect(bool late)
 			fail("accept");
 		if (late)
 			wait_for_end(fd);
-		error = collect_one(fd, &got);
+		error = collect_one(fd, busy, &got);
 		close(fd);
 		printf("got %zu, then %s\n", got, error != 0 ? strerror(error) : "the end");
 		fflush(stdout);
@@ -310,7 +311,7 @@ int main(int argc, char **argv)
 	if (is_mode(argv[1], "serve", argc, 3))
 		serve();
 	else if (is_mode(argv[1], "collect", argc, 4))
-		collect(strcmp(argv[3], "late") == 0);
+		collect(argv[3]);
 	else if (is_mode(argv[1], "once", argc, 5))
 		once((size_t)atoi(argv[3]), argv[4]);
 	else if (!is_mode(argv[1], "talk", argc, 5))
