@@ -2,8 +2,12 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "../clients/c/procs.h"
@@ -16,9 +20,12 @@
 enum { BLOCK_SIZE = 1 << 20 };
 
 static const int64_t look_again = INT64_C(1000000000);
+/* From one look at the mount point to the next. */
+static const int64_t look_pause = INT64_C(10000000);
 
 struct lock device_lock;
 static struct device *_Atomic current;
+static _Atomic int64_t looked; /* at the mount point */
 static int64_t not_before; /* under the lock: no look for a device earlier */
 
 void device_forked(void)
@@ -27,9 +34,9 @@ void device_forked(void)
 	not_before = 0;
 }
 
-static int read_file(const struct device *d, const char *name, char *text, size_t room)
+static int read_file(const struct ismfs_device *dev, const char *name, char *text, size_t room)
 {
-	int fd = openat(d->dev.dir, name, O_RDONLY | O_CLOEXEC), err;
+	int fd = openat(dev->dir, name, O_RDONLY | O_CLOEXEC), err;
 	ssize_t n;
 
 	if (fd < 0)
@@ -41,10 +48,82 @@ static int read_file(const struct device *d, const char *name, char *text, size_
 	return err;
 }
 
+static int read_gid(const struct ismfs_device *dev, unsigned char gid[CLC_GID])
+{
+	char text[64];
+	int err = read_file(dev, "gid", text, sizeof(text));
+
+	return err == 0 ? clc_parse_gid(text, gid) : err;
+}
+
+/* ---- what is mounted where it was ---- */
+
+/* The mount point of a device's directory, as this process sees it. */
+static char *find_point(int dir)
+{
+	char link[32], path[PATH_MAX];
+	ssize_t n, tail = sizeof("/" ISMFS_DEVICE_PATH) - 1;
+
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", dir);
+	n = readlink(link, path, sizeof(path));
+	return n > tail && n < PATH_MAX && memcmp(path + n - tail, "/" ISMFS_DEVICE_PATH, (size_t)tail) == 0 ? strndup(path, (size_t)(n - tail)) : NULL;
+}
+
+/* The file system at a path; the daemon is not asked. 0: it cannot be told. */
+static dev_t file_system(int dir, const char *path)
+{
+	struct statx st;
+
+	if (path == NULL || statx(dir, path, AT_EMPTY_PATH | AT_STATX_DONT_SYNC, 0, &st) != 0)
+		return 0;
+	return makedev(st.stx_dev_major, st.stx_dev_minor);
+}
+
+/* Whether the daemon answers, and no other one at the mount point. After a chroot nothing may be there to see. */
+static bool is_mounted(const struct device *d)
+{
+	unsigned char gid[CLC_GID];
+	struct ismfs_device there;
+	bool same = true;
+	int err = read_gid(&d->dev, gid);
+
+	if (err == -ENOTCONN || err == -ECONNABORTED)
+		return false;
+	if (ismfs_device_open(&there, d->point) == 0) {
+		same = read_gid(&there, gid) != 0 || memcmp(gid, d->gid, CLC_GID) == 0;
+		real()->close(there.dir);
+	}
+	return same;
+}
+
+static void check_mount(struct device *d)
+{
+	dev_t at = file_system(AT_FDCWD, d->point);
+
+	if (at == 0 || at == d->at)
+		return;
+	if (is_mounted(d))
+		d->at = at;
+	else
+		atomic_store(&d->dead, true);
+}
+
+/* Now and then: who has no connections hears nothing of its daemon. */
+static bool is_due(void)
+{
+	int64_t now = now_ns();
+
+	if (now - atomic_load_explicit(&looked, memory_order_relaxed) < look_pause)
+		return false;
+	atomic_store_explicit(&looked, now, memory_order_relaxed);
+	return true;
+}
+
+/* ---- */
+
 static struct device *device_open(int *err)
 {
 	struct device *d = calloc(1, sizeof(*d));
-	char gid[64];
 
 	if (d == NULL) {
 		*err = -ENOMEM;
@@ -56,9 +135,9 @@ static struct device *device_open(int *err)
 		return NULL;
 	}
 	d->dev.dir = hidden_take(d->dev.dir);
-	*err = read_file(d, "gid", gid, sizeof(gid));
-	if (*err == 0)
-		*err = clc_parse_gid(gid, d->gid);
+	d->point = find_point(d->dev.dir);
+	d->at = file_system(d->dev.dir, "");
+	*err = read_gid(&d->dev, d->gid);
 	if (*err == 0) {
 		*err = procs_open_sized(&d->dev, BLOCK_SIZE, &d->procs);
 		if (*err != 0)
@@ -66,6 +145,7 @@ static struct device *device_open(int *err)
 	}
 	if (*err != 0) {
 		hidden_close(d->dev.dir);
+		free(d->point);
 		free(d);
 		return NULL;
 	}
@@ -79,10 +159,12 @@ struct device *device_current(void)
 	struct device *d = atomic_load_explicit(&current, memory_order_acquire);
 	int saved = errno, err;
 
-	if (d != NULL && !atomic_load_explicit(&d->dead, memory_order_relaxed))
+	if (d != NULL && !atomic_load_explicit(&d->dead, memory_order_relaxed) && !is_due())
 		return d;
 	lock_take(&device_lock);
 	d = atomic_load(&current);
+	if (d != NULL && !atomic_load(&d->dead))
+		check_mount(d);
 	if (d == NULL || atomic_load(&d->dead)) {
 		d = NULL;
 		if (!environment_off() && now_ns() >= not_before) {
@@ -125,7 +207,7 @@ int device_local(struct device *d, struct clc_local *local)
 
 	lock_take(&d->eids_lock);
 	if (!d->has_eids || d->eids_at != word) {
-		err = read_file(d, "ueid", text, sizeof(text));
+		err = read_file(&d->dev, "ueid", text, sizeof(text));
 		if (err == 0) {
 			memcpy(d->local.gid, d->gid, CLC_GID);
 			parse_eids(text, &d->local);

@@ -3,6 +3,8 @@
 #ifndef PRELOAD_DEVICE_H
 #define PRELOAD_DEVICE_H
 
+#include <sys/types.h>
+
 #include "../clients/c/clc.h"
 #include "../clients/c/internal.h"
 #include "../clients/c/lock.h"
@@ -11,7 +13,9 @@ struct device {
 	struct ismfs_device dev;
 	unsigned char gid[CLC_GID];
 	struct ismfs_procs *procs;
-	atomic_bool dead; /* its daemon has gone */
+	atomic_bool dead; /* its daemon has gone, or another device is mounted in its place */
+	char *point;      /* the mount point, NULL if it cannot be told */
+	dev_t at;         /* the file system there when it was last seen to be the device's; under device_lock */
 	int process;      /* that the block is of */
 
 	struct lock eids_lock;
@@ -21,7 +25,7 @@ struct device {
 };
 
 /*
- * The device, looked for if there is none or its daemon has gone; NULL: none, which counts for a second. It is never freed: connections
+ * The device, looked for if there is none, its daemon has gone or another one is mounted in its place; NULL: none, which counts for a second. It is never freed: connections
  * hold on to the one that they were made on.
  */
 struct device *device_current(void);

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ismfs/ismfs/tree"
 )
@@ -125,4 +126,41 @@ func TestRunNewDaemon(t *testing.T) {
 	client.kill()
 	server.end()
 	d.WantCount(0)
+}
+
+// TestRunIdleOverDaemons: the same under smc_run.
+func TestRunIdleOverDaemons(t *testing.T) {
+	need(t, "python3")
+	for name, change := range changes {
+		t.Run(name, func(t *testing.T) {
+			d := mountSMC(t)
+			port, _ := d.startRedis(underRun)
+			client := d.command(underRun, "python3", "-c", `
+import socket, sys
+for line in sys.stdin:
+    with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as s:
+        s.sendall(b"PING\r\n")
+        print(s.recv(7).decode().strip(), flush=True)`, port)
+			in, _ := client.StdinPipe()
+			out := new(logBuffer)
+			client.Stdout = out
+			wantError(t, "the client's start", client.Start(), nil)
+			for i := range 3 {
+				d.wantSMC(1, func() {
+					fmt.Fprintln(in, "connect")
+					waitFor(t, "the answer", func() error {
+						if strings.Count(out.String(), "+PONG\n") <= i {
+							return fmt.Errorf("the client has printed %q", out)
+						}
+						return nil
+					})
+				})
+				d.wantNoneTo(port)
+				d = change(t, d)
+				time.Sleep(moment)
+			}
+			in.Close()
+			wantError(t, "the client's end", client.Wait(), nil)
+		})
+	}
 }

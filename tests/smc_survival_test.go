@@ -63,6 +63,37 @@ func TestListenerWithoutPrograms(t *testing.T) {
 	}
 }
 
+// changes are how a process's device can become another one.
+var changes = map[string]func(t *testing.T, d *device) *device{
+	"killed and replaced": func(t *testing.T, d *device) *device {
+		d.Kill()
+		return mountDeviceOn(t, d.Point, "--replace")
+	},
+	"unmounted and mounted": func(t *testing.T, d *device) *device {
+		command(t, "ismfs", "umount", d.Point).want(t, 0)
+		return mountDeviceOn(t, d.Point)
+	},
+}
+
+// TestIdleOverDaemons: processes without connections, one of them without a listener either, hear nothing of their daemon's end. The
+// next connection is on the next daemon's device.
+func TestIdleOverDaemons(t *testing.T) {
+	for name, change := range changes {
+		t.Run(name, func(t *testing.T) {
+			d, client, server := smcPair(t)
+			l := server.Listen(overSMC, "tcp", "127.0.0.1:0")
+			for range 3 {
+				a, b := connectTo(t, client, overSMC, l)
+				wantSMCD(d, a, b)
+				talkPlainlyClose(t, a, b)
+				idleHeld(t, d, client, server)
+				d = change(t, d)
+				time.Sleep(moment)
+			}
+		})
+	}
+}
+
 // TestDialsWhileDaemonDies: connections come and go while the daemon dies and comes back, over and over: each is whole, on TCP or
 // SMC-D, or reset in the middle of its handshake; none hangs; nothing is left of the dead devices but a mapping each.
 func TestDialsWhileDaemonDies(t *testing.T) {

@@ -7,6 +7,8 @@ import (
 	"os"
 	"strings"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 const supported = true
@@ -19,6 +21,21 @@ func Mounts() ([]Mount, error) {
 		return nil, fmt.Errorf("looking for ismfs mounts: %w", err)
 	}
 	return parseMountinfo(string(text))
+}
+
+// FileSystem tells the file systems apart that come to be mounted at the mount point. The daemon is not asked; the underlying one
+// is told where nothing is mounted any more.
+func (d *Device) FileSystem() (id uint64, err error) {
+	err = ignoringEINTR(func() error {
+		var st unix.Statx_t
+		err := unix.Statx(unix.AT_FDCWD, d.point, unix.AT_STATX_DONT_SYNC, 0, &st)
+		id = unix.Mkdev(st.Dev_major, st.Dev_minor)
+		return err
+	})
+	if err != nil {
+		return 0, &os.PathError{Op: "statx", Path: d.point, Err: err}
+	}
+	return id, nil
 }
 
 // Shown reports whether a device, named as [Mount.Dev] is, is mounted anywhere among the mounts of this process, hidden or not.

@@ -10,8 +10,6 @@
 
 #include "internal.h"
 
-#define DEVICE_PATH "devices/loopback-ism"
-
 /* mountinfo writes space, tab, newline and backslash as \ooo. */
 static void unescape(char *s)
 {
@@ -88,7 +86,7 @@ static int open_device_dir(const char *mount)
 	char *path;
 	int fd, err;
 
-	if (asprintf(&path, "%s/" DEVICE_PATH, mount) < 0)
+	if (asprintf(&path, "%s/" ISMFS_DEVICE_PATH, mount) < 0)
 		return -ENOMEM;
 	fd = open(path, O_PATH | O_DIRECTORY | O_CLOEXEC);
 	err = -errno;

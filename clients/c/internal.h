@@ -17,6 +17,8 @@ enum side { READER, WRITER, SIDES };
 
 /* ---- device.c ---- */
 
+#define ISMFS_DEVICE_PATH "devices/loopback-ism"
+
 /* The leading integer of a control file, or a negative errno. */
 int device_knob(const struct ismfs_device *dev, const char *name);
 

@@ -36,7 +36,8 @@ type Device struct {
 	tree  *tree.Device
 	block *dmb.Block
 	turns chan struct{} // to register: see mostRegistering
-	dead  atomic.Bool   // its daemon has gone
+	dead  atomic.Bool   // its daemon has gone, or another device is mounted in its place
+	at    uint64        // the file system at the mount point when it was last seen to be the device's; under the finder's lock
 	heard atomic.Int64  // when it answered last, in nanoseconds since start
 
 	mu      sync.Mutex
@@ -59,6 +60,10 @@ type clientKey struct {
 
 // open makes this process known to a device.
 func open(t *tree.Device) (*Device, error) {
+	at, err := t.FileSystem() // before anything is read: what is mounted meanwhile is another one
+	if err != nil {
+		return nil, err
+	}
 	text, err := t.GID()
 	if err != nil {
 		return nil, err
@@ -72,7 +77,7 @@ func open(t *tree.Device) (*Device, error) {
 		return nil, err
 	}
 	return &Device{
-		GID: gid, Tag: smcopt.TagOf(gid), Process: stream.NewProcess(block), tree: t, block: block,
+		GID: gid, Tag: smcopt.TagOf(gid), Process: stream.NewProcess(block), tree: t, block: block, at: at,
 		turns:   make(chan struct{}, mostRegistering),
 		servers: make(map[uint32]*Group), clients: make(map[clientKey]*Group), remotes: make(map[dmb.Token]*remote),
 		own:    make(map[dmb.Token]procs.Role),
@@ -140,6 +145,28 @@ func (d *Device) noted(err error) error {
 		d.dead.Store(true)
 	}
 	return err
+}
+
+// isMounted reports whether the device is at its mount point still, and answers.
+func (d *Device) isMounted() bool {
+	at, err := d.tree.FileSystem()
+	if err == nil {
+		var gid string
+		gid, err = d.tree.GID()
+		if err == nil && gid == d.GID.String() {
+			d.at = at
+			return true
+		}
+	}
+	d.dead.Store(true)
+	return false
+}
+
+// checkMount is isMounted where something else is at the mount point than was before: without asking the daemon otherwise.
+func (d *Device) checkMount() {
+	if at, err := d.tree.FileSystem(); err != nil || at != d.at {
+		d.isMounted()
+	}
 }
 
 // livenessTime is for how long an answer of the daemon's says that it lives. Its death is told to nobody; DMBs that are reused

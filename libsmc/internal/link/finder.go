@@ -15,12 +15,16 @@ import (
 // lookAgain is how long an unsuccessful search counts. The mount watcher cuts it short.
 const lookAgain = time.Second
 
+// lookPause is the time from one look at the mount point to the next: a process without listeners and connections watches no mounts.
+const lookPause = 10 * time.Millisecond
+
 // finder holds the device that this process uses.
 var finder struct {
 	mu     sync.Mutex
 	device *Device
 	err    error     // why there is none
 	until  time.Time // for how long that counts
+	looked time.Time // when it was last seen which file system is at the device's mount point
 
 	left []*stream.Process // on devices whose daemon has gone: their connections may live on
 
@@ -36,12 +40,18 @@ var watching struct {
 }
 
 // Current returns the device that this process uses, and looks for one if there is none, or if the daemon of the last one
-// has gone. Its errors are those of tree.Find and of opening a procs block.
+// has gone, or another device is mounted in its place. Its errors are those of tree.Find and of opening a procs block.
 func Current() (*Device, error) {
 	finder.mu.Lock()
 	defer finder.mu.Unlock()
 	if d := finder.device; d != nil && !d.dead.Load() {
-		return d, nil
+		if now := time.Now(); now.Sub(finder.looked) >= lookPause {
+			finder.looked = now
+			d.checkMount()
+		}
+		if !d.dead.Load() {
+			return d, nil
+		}
 	}
 	if finder.err != nil && time.Now().Before(finder.until) {
 		return nil, finder.err
@@ -114,12 +124,8 @@ func drop() {
 func mountsChanged() {
 	finder.mu.Lock()
 	defer finder.mu.Unlock()
-	if d := finder.device; d != nil {
-		gid, err := d.tree.GID()
-		if err == nil && gid == d.GID.String() {
-			return
-		}
-		d.dead.Store(true) // or another is mounted in its place
+	if d := finder.device; d != nil && d.isMounted() {
+		return
 	}
 	lookLocked()
 }
