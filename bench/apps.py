@@ -178,6 +178,13 @@ class Bench:
         found = {name: float(n) for name, n in re.findall(r"(SET|GET): ([\d.]+) requests per second", out)}
         return {f"redis {name}, requests/s": found[name] for name in ("SET", "GET")}
 
+    def reconnect(self, smc, cpus):
+        """A connection for each request: the handshake is dearer than TCP's."""
+        port = free_port()
+        with self.redis_server(smc, cpus[0], port):
+            out = self.client(smc, cpus[1], ["redis-benchmark", "-p", port, "-q", "-k", "0", "-t", "get", "-n", "20000", "-c", "20"])
+        return {"redis GET, a connection for each, requests/s": float(re.search(r"GET: ([\d.]+) requests per second", out).group(1))}
+
 
 def measure(bench, rows, rounds, places):
     """Gives {(figure, place): {transport: [samples]}}."""
@@ -208,7 +215,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=5)
     parser.add_argument("--place", choices=PLACES, action="append", help="one of the placements; all if none is given")
-    parser.add_argument("rows", nargs="*", default=["pingpong", "sockperf", "nginx", "redis", *COSTS])
+    parser.add_argument("rows", nargs="*", default=["pingpong", "sockperf", "nginx", "redis", "reconnect", *COSTS])
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what is mounted and started ends with it
     places = {p: PLACES[p] for p in args.place or PLACES}

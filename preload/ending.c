@@ -9,6 +9,7 @@
 #include "real.h"
 #include "sock.h"
 #include "table.h"
+#include "traffic.h"
 
 /* What this process has closed, and the peer, or processes that have it by fork, perhaps not. */
 struct ending {
@@ -171,6 +172,7 @@ void link_end(struct sock *s)
 	struct group *g = l->group;
 	struct ending *e;
 
+	traffic_ended(atomic_load(&s->shared->stream.bytes_read));
 	lock_take(&link_lock);
 	e = g->inherited ? NULL : calloc(1, sizeof(*e));
 	if (e != NULL) {

@@ -9,6 +9,7 @@
 #include "debug.h"
 #include "group.h"
 #include "table.h"
+#include "traffic.h"
 
 /* As the kernel (SMC_LGR_FREE_DELAY_…); the client's end later, so that no server offers what the client has let go. */
 static const int64_t idle_ns = INT64_C(600000000000), idle_client_ns = INT64_C(630000000000);
@@ -193,10 +194,12 @@ void group_leave(struct group *g)
 
 /*
  * A few connections that carry much want rings in which both sides work at once. Of many, none gets less than the kernel gives: a program
- * that knows only TCP may write much before it reads.
+ * that knows only TCP may write much before it reads. Those that come and go with little pay for a large ring and do not use it.
  */
 static size_t default_size(void)
 {
+	if (traffic_is_light())
+		return 64 << 10;
 	return users <= 8 ? SMC_MAX_BUFFER : users <= 16 ? 256 << 10 : 64 << 10;
 }
 

@@ -17,6 +17,7 @@ enum state { FREE, EXPECTED, LOCKED, GONE };
 
 struct kin {
 	struct lock lock; /* who takes a place */
+	_Atomic uint64_t word;
 	struct {
 		_Atomic uint32_t state, named;
 	} place[KIN];
@@ -66,6 +67,13 @@ bool kin_lives(unsigned int place)
 		return true;
 	atomic_store(&kin->place[place].state, GONE);
 	return false;
+}
+
+_Atomic uint64_t *kin_word(void)
+{
+	static _Atomic uint64_t own;
+
+	return kin != NULL ? &kin->word : &own;
 }
 
 void kin_named(unsigned int place, int more)

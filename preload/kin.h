@@ -9,6 +9,7 @@
 #define PRELOAD_KIN_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 /* Places. 0 is nobody's: who finds none, or cannot lock, is counted and taken to live. */
 enum { KIN = 512 };
@@ -27,5 +28,8 @@ bool kin_lives(unsigned int place);
 
 /* So many sockets more name the place: nobody else gets it as long as there is one. */
 void kin_named(unsigned int place, int more);
+
+/* A word that kin have in common (traffic.c), 0 at first. A process without kin has one of its own. */
+_Atomic uint64_t *kin_word(void);
 
 #endif

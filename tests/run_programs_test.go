@@ -13,6 +13,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/ismfs/ismfs/smc"
 )
 
 // bigFile makes a file of random bytes.
@@ -282,5 +284,44 @@ print(c.getsockname()[1], flush=True); sys.stdin.read()`, strconv.Itoa(row.setop
 		}
 		in.Close()
 		cmd.Wait()
+	}
+}
+
+// TestRunLightTraffic: where connections come and go with little, new link groups get small rings, a forked server's too; what carries
+// more ends that.
+func TestRunLightTraffic(t *testing.T) {
+	d := mountSMC(t)
+	port := freePort(t)
+	d.start(underRun, filepath.Join(bin, "smc-run-stress"), "serve", port) // threads, and a child for every other client
+	listening(t, port)
+	client := startPeer(t, d.Point)
+	talk := func(n int64) (process uint32, ring int) { // of the server's
+		conn := client.MustDial(overSMC, "tcp", "127.0.0.1:"+port)
+		echoed(conn, n)
+		i := conn.Info()
+		wantError(t, "Close", conn.Close(), nil)
+		return i.PeerProcess, i.WriteBuffer
+	}
+	small, large := 64<<10-smc.CDCLen, 1<<20-smc.CDCLen
+	parent, first := talk(10)
+	if first != large {
+		t.Errorf("the first ring has %d bytes", first)
+	}
+	waitFor(t, "a child with a small ring", func() error {
+		process, ring := talk(10)
+		if process == parent || ring != small {
+			return fmt.Errorf("process %d, a ring of %d", process, ring)
+		}
+		return nil
+	})
+	talk(300 << 10)
+	for i := 0; ; i++ {
+		process, ring := talk(10)
+		if process != parent && ring == large {
+			return
+		}
+		if i == 6 {
+			t.Fatalf("process %d, a ring of %d after much came", process, ring)
+		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/ismfs/ismfs/dmb"
 	"github.com/ismfs/ismfs/libsmc/internal/stream"
@@ -266,12 +267,13 @@ func (a *Attempt) Open(tcp *net.TCPConn, wait stream.Strategy, slot *dmb.Slot, i
 }
 
 // release takes the DMBs of a connection back. They are reused if both sides have said that they write no more.
-func (a *Attempt) release(reusable bool) {
+func (a *Attempt) release(reusable bool, received uint64) {
 	d, g := a.dev, a.group
 	reusable = reusable && a.lost == 0
 	drop()
 	g.uncount(a.own)
 	d.mu.Lock()
+	d.traffic.ended(received, time.Now())
 	g.bits.give(a.ownBit)
 	var garbage []closer
 	if reusable && g.peer != 0 && g.usable() && a.own.epoch == g.epoch && len(g.pool) < mostPooled {

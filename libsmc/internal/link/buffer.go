@@ -80,10 +80,14 @@ func (g *Group) buffer(size int) (*buffer, error) {
 // defaultSize is the size of the next connection's DMB where nobody says otherwise. The more connections this process has, the
 // smaller it is: a few connections that carry much want rings in which both sides work at once (docs/performance.md); of many, the
 // rings together should stay in the CPU's cache, since each is gone through from end to end however little there is in it; and ten
-// thousand that mostly rest want to cost little. The kernel's is always 64 KiB (net.smc.rmem).
+// thousand that mostly rest want to cost little. Where connections come and go with little, a large ring would cost more than it
+// carries. The kernel's is always 64 KiB (net.smc.rmem).
 func (d *Device) defaultSize() int {
 	d.mu.Lock()
 	n := d.users // the one that asks is among them
+	if n <= 64 && d.traffic.isLight(time.Now()) {
+		n = 64
+	}
 	d.mu.Unlock()
 	switch {
 	case n <= 8:

@@ -46,6 +46,7 @@ type Device struct {
 	remotes map[dmb.Token]*remote    // peers' DMBs that this process is attached to
 	own     map[dmb.Token]procs.Role // this process's DMBs, in which role it uses them
 	users   int                      // of all groups: connections and handshakes
+	traffic traffic                  // what connections of late have carried
 	watched bool                     // watch runs
 	lastID  uint32                   // link group id given last
 	eids    []smc.EID                // what ueid said when the device word was eidsAt

@@ -132,7 +132,7 @@ func (c *Conn) giveBack(reusable bool) error {
 	if reusable {
 		c.link.Own.Reset(c.written())
 	}
-	c.link.Release(reusable)
+	c.link.Release(reusable, c.consumed.Load())
 	return err
 }
 

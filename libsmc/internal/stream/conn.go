@@ -36,8 +36,8 @@ type Link struct {
 	Info procs.Conn // its description; state and shutdowns are kept true
 
 	// Release takes the DMBs and bells back when the connection is over. reusable says that both sides have written their
-	// last word: Own is zeroed then. nil: they are closed.
-	Release func(reusable bool)
+	// last word: Own is zeroed then. received is how many bytes this side has read. nil: they are closed.
+	Release func(reusable bool, received uint64)
 }
 
 // A Conn is a connection in SMC-D mode. All methods may be called by several goroutines at once, and Close beside any other.

@@ -48,7 +48,7 @@ func TestReuseAfterLoan(t *testing.T) {
 		released := make(chan answer, 2)
 		for _, c := range []*Conn{c1, c2} {
 			c.mu.Lock()
-			c.link.Release = func(r bool) { released <- answer{c, r} }
+			c.link.Release = func(r bool, _ uint64) { released <- answer{c, r} }
 			c.mu.Unlock()
 		}
 		if _, err := c1.Reserve(10); err != nil {

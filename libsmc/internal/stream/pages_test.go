@@ -270,7 +270,7 @@ func TestReuse(t *testing.T) {
 			for i, tcp := range []*net.TCPConn{t1, t2} {
 				c[i], err = watched(Link{
 					Own: ends[i].own, OwnBell: ends[i].bell, Peer: there[1-i], PeerBell: bells[1-i], TCP: tcp, Process: d.process,
-					Epoch: ends[i].epoch, Pages: g.pages[i], OwnBit: 100, PeerBit: 100, Release: func(r bool) { released <- r },
+					Epoch: ends[i].epoch, Pages: g.pages[i], OwnBit: 100, PeerBit: 100, Release: func(r bool, _ uint64) { released <- r },
 				})
 				if err != nil {
 					t.Fatal(err)
@@ -336,7 +336,7 @@ func TestNoReuse(t *testing.T) {
 				c1, c2 := d.mustPair(t, ringSize)
 				released := make(chan bool, 1)
 				c1.mu.Lock()
-				c1.link.Release = func(r bool) { released <- r }
+				c1.link.Release = func(r bool, _ uint64) { released <- r }
 				c1.mu.Unlock()
 				end(c1, c2)
 				select {

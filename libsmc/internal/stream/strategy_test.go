@@ -259,7 +259,7 @@ func (r *reused) pair(int) (c1, c2 *Conn, err error) {
 		c[i], err = watched(Link{
 			Own: r.ends[i].own, OwnBell: r.ends[i].bell, Peer: r.there[1-i], PeerBell: r.bells[1-i], TCP: tcp,
 			Process: r.g.d.process, Epoch: r.ends[i].epoch, Pages: r.g.pages[i], OwnBit: bit, PeerBit: 2*r.bit + 1 - bit,
-			Release: func(reusable bool) { last <- reusable },
+			Release: func(reusable bool, _ uint64) { last <- reusable },
 		})
 		if err != nil {
 			return nil, nil, err
