@@ -42,10 +42,33 @@ static int sleep_in(struct set *set, const struct request *r, int64_t until)
 	return k;
 }
 
+/* Sleep until there is something, or for a while. Returns what epoll_wait does, 0 also for nothing yet. */
+static int sleep_awhile(struct set *set, const struct request *r, int64_t now)
+{
+	int64_t until = now + set_tick_ns(set);
+	bool watched = false;
+	int n, own = 0;
+
+	if (until > r->deadline)
+		until = r->deadline;
+	if (until > now && set_spin(set, now, &watched))
+		return 0;
+	n = sleep_in(set, r, until);
+	if (n < 0)
+		return n;
+	n = set_sort_out(set, r->events, n);
+	if (n < r->most)
+		own = set_harvest(set, r->events + n, r->most - n);
+	set->asked = now_ns();
+	if (watched)
+		spin_slept(&set->spinning, own > 0 ? set->asked - now : INT64_MAX);
+	return n + own;
+}
+
 static int wait_awhile(struct set *set, const struct request *r)
 {
 	for (;;) {
-		int64_t now, until;
+		int64_t now;
 		int n, k;
 
 		set_look(set);
@@ -59,18 +82,8 @@ static int wait_awhile(struct set *set, const struct request *r)
 			return k > 0 ? n + set_sort_out(set, r->events + n, k) : n;
 		}
 		set_tick(set);
-		until = now + set_tick_ns(set);
-		if (until > r->deadline)
-			until = r->deadline;
-		k = sleep_in(set, r, until);
-		if (k < 0)
-			return k;
-		now = now_ns();
-		set->asked = now;
-		n = set_sort_out(set, r->events, k);
-		if (n < r->most)
-			n += set_harvest(set, r->events + n, r->most - n);
-		if (n > 0 || now >= r->deadline)
+		n = sleep_awhile(set, r, now);
+		if (n != 0 || now >= r->deadline)
 			return n;
 	}
 }

@@ -98,6 +98,12 @@ int64_t set_tick_ns(const struct set *set);
 void set_tick(struct set *set);
 
 /*
+ * Looks for news on the pages for as long as has paid of late. Returns whether there are some. watched: spin_slept is to hear how the sleep
+ * goes that follows.
+ */
+bool set_spin(struct set *set, int64_t now, bool *watched);
+
+/*
  * Around a sleep in the kernel, of a thread that has found no candidate. The announcement is on the set's pages; what comes to the set
  * meanwhile kicks it. set_lie_down returns until when to sleep, 0: there is something after all.
  */
@@ -114,6 +120,8 @@ extern _Thread_local struct set *set_at_hand;
 
 /* Takes bits off the set's pages: what has news becomes a candidate. */
 void set_look(struct set *set);
+/* Whether there are bits, or candidates: quicker than to take them. */
+bool set_has_news(struct set *set);
 /* The set's page number i, with a reference; NULL: there are not so many. */
 struct own_page *set_page(struct set *set, unsigned int i);
 /* A thread comes from the program to wait. */

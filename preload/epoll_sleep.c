@@ -109,6 +109,48 @@ void set_tick(struct set *set)
 	}
 }
 
+/* ---- looking ---- */
+
+/* A connection whose news come by a page, with a reference; NULL: there is none. */
+static struct sock *on_a_page(struct set *set)
+{
+	struct sock *s = NULL;
+
+	lock_take(&set->lock);
+	for (struct item *it = set->items; it != NULL && s == NULL; it = it->after)
+		if (it->page != NULL)
+			s = it->sock;
+	if (s != NULL)
+		atomic_fetch_add(&s->refs, 1);
+	lock_release(&set->lock);
+	return s;
+}
+
+static bool has_news(void *set)
+{
+	if (!set_has_news(set))
+		return false;
+	set_look(set);
+	return set_has_candidates(set);
+}
+
+bool set_spin(struct set *set, int64_t now, bool *watched)
+{
+	struct sock *s = on_a_page(set);
+	bool one_cpu, met = false;
+
+	*watched = false;
+	if (s == NULL)
+		return false;
+	if (procs_may_look(s->stream.procs)) {
+		one_cpu = link_shares_cpu(&s->link, now);
+		*watched = !one_cpu;
+		met = wait_spin(&set->spinning, one_cpu, now, has_news, set);
+	}
+	sock_put(s);
+	return met;
+}
+
 /* ---- sleeping ---- */
 
 /* Returns until when to sleep. */

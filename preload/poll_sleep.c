@@ -38,8 +38,18 @@ static const struct watch *first(const struct request *r)
 	return NULL;
 }
 
+static bool can_go_on(void *request)
+{
+	struct request *r = request;
+
+	for (nfds_t i = 0; i < r->n; i++)
+		if (is_smc(&r->watches[i]) && (stream_ready(&r->watches[i].sock->stream) & poll_wanted(&r->fds[i])))
+			return true;
+	return false;
+}
+
 /* Returns whether there is something. watched: how the sleep goes that follows is worth knowing. */
-static bool spin(const struct request *r, struct spinning *sp, int64_t now, bool *watched, bool (*there)(void *), void *what)
+static bool spin(struct request *r, struct spinning *sp, int64_t now, bool *watched)
 {
 	const struct watch *w = first(r);
 	bool one_cpu;
@@ -49,7 +59,7 @@ static bool spin(const struct request *r, struct spinning *sp, int64_t now, bool
 		return false;
 	one_cpu = link_shares_cpu(&w->sock->link, now);
 	*watched = !one_cpu;
-	return wait_spin(sp, one_cpu, now, there, what);
+	return wait_spin(sp, one_cpu, now, can_go_on, r);
 }
 
 /* A spin was in vain if something else than a connection has ended the sleep. */
@@ -125,16 +135,6 @@ static void check_all(struct request *r)
 	link_sweep();
 }
 
-static bool can_go_on(void *request)
-{
-	struct request *r = request;
-
-	for (nfds_t i = 0; i < r->n; i++)
-		if (is_smc(&r->watches[i]) && (stream_ready(&r->watches[i].sock->stream) & poll_wanted(&r->fds[i])))
-			return true;
-	return false;
-}
-
 static bool sleep_on_bells(struct request *r, int64_t now, int *result)
 {
 	const struct watch *w = first(r);
@@ -143,7 +143,7 @@ static bool sleep_on_bells(struct request *r, int64_t now, int *result)
 	nfds_t n;
 	int saved;
 
-	if (sp != NULL && spin(r, sp, now, &watched, can_go_on, r))
+	if (sp != NULL && spin(r, sp, now, &watched))
 		return false;
 	nothing = go_to_sleep(r);
 	n = poll_prepare(r, true);
@@ -175,12 +175,6 @@ static bool want_all(struct request *r, struct set *set)
 			return false;
 	poll_set_settle(set);
 	return true;
-}
-
-static bool has_news(void *set)
-{
-	set_look(set);
-	return set_has_candidates(set);
 }
 
 /* Returns what the call in which the thread has slept does. */
@@ -219,7 +213,7 @@ static bool sleep_in_set(struct request *r, struct set *set, int64_t now, int *r
 		set_visit(set);
 	r->visited = true;
 	set_look(set);
-	if (set_harvest(set, &any, 1) > 0 || spin(r, &set->spinning, now, &watched, has_news, set))
+	if (set_harvest(set, &any, 1) > 0 || set_spin(set, now, &watched))
 		return false;
 	set_tick(set);
 	*result = sleep_in(r, set, set_lie_down(set, &rest, until_when(r, now)));

@@ -19,6 +19,14 @@ static _Atomic uint64_t *page_word(const struct stream_page *p, unsigned int wor
 	return (_Atomic uint64_t *)(void *)(p->map + PAGE_FIRST + 8 * word);
 }
 
+bool page_has_bits(const struct stream_page *p, unsigned int words)
+{
+	for (unsigned int w = 0; w < words; w++)
+		if (atomic_load_explicit(page_word(p, w), memory_order_relaxed) != 0)
+			return true;
+	return false;
+}
+
 uint64_t page_take(const struct stream_page *p, unsigned int word)
 {
 	if (atomic_load_explicit(page_word(p, word), memory_order_relaxed) == 0)

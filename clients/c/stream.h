@@ -158,6 +158,7 @@ uint8_t stream_smc_state(struct stream *s, uint8_t *shutdown);
 /* Doorbell pages. */
 _Atomic uint32_t *page_wait(const struct stream_page *p);
 _Atomic uint32_t *page_place(const struct stream_page *p); /* 1 + the one CPU of its owner's process; 0: there are several */
+bool page_has_bits(const struct stream_page *p, unsigned int words);
 uint64_t page_take(const struct stream_page *p, unsigned int word);
 void page_ring(const struct stream_page *p, uint16_t bit);
 
