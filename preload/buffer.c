@@ -35,12 +35,14 @@ int buffer_register(struct device *d, enum role role, size_t size, struct buffer
 		return -ENOMEM;
 	b->role = role;
 	b->epoch = procs_epoch(d->procs);
+	b->met = atomic_load(procs_word(d->procs));
 	d->dev.dmb_type = procs_dmb_type(d->procs);
 	err = ismfs_dmb_register(&d->dev, size, &b->dmb);
 	if (err != 0) {
 		free(b);
 		return err;
 	}
+	device_answered(d);
 	b->dmb.fd = hidden_take(b->dmb.fd);
 	b->bell = bell_open(&d->dev, b->dmb.token);
 	if (b->bell < 0) {
@@ -95,6 +97,19 @@ bool buffer_has_peer(const struct buffer *b)
 	return fstat(b->dmb.fd, &st) == 0 && st.st_nlink == 2;
 }
 
+bool buffer_keeps_peer(struct device *d, struct buffer *b)
+{
+	uint32_t word = atomic_load(procs_word(d->procs));
+
+	if (b->met == word && device_answered_lately(d))
+		return true;
+	if (!buffer_has_peer(b))
+		return false;
+	device_answered(d);
+	b->met = word;
+	return true;
+}
+
 int remote_attach(struct device *d, uint64_t token, size_t size, struct remote **attached)
 {
 	struct remote *r = calloc(1, sizeof(*r));
@@ -108,6 +123,7 @@ int remote_attach(struct device *d, uint64_t token, size_t size, struct remote *
 		free(r);
 		return err;
 	}
+	device_answered(d);
 	r->dmb.fd = hidden_take(r->dmb.fd);
 	r->bell = bell_open(&d->dev, token);
 	if (r->bell < 0) {

@@ -14,6 +14,7 @@ struct buffer {
 	int bell;
 	uint64_t epoch; /* of the device, from before it was registered */
 	bool separated;
+	uint32_t met; /* the device's word when it was last known to have its peer, if ever it had one */
 	enum role role;
 	struct buffer *next;               /* in a pool */
 	struct buffer *before, *behind;    /* of all */
@@ -36,8 +37,10 @@ void buffer_close(struct buffer *b);
 bool buffer_is_own(uint64_t token, enum role role);
 /* Has a peer ever been attached? It says so in the header; one that is used again has had this peer before. */
 bool buffer_was_met(const struct buffer *b);
-/* Does somebody hold it beside this process? */
+/* Does somebody hold it beside this process? Asks the daemon. */
 bool buffer_has_peer(const struct buffer *b);
+/* The same of one that had a peer, without asking if the device says that nothing has been let go of since, and lives. */
+bool buffer_keeps_peer(struct device *d, struct buffer *b);
 
 int remote_attach(struct device *d, uint64_t token, size_t size, struct remote **attached);
 /*

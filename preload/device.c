@@ -230,6 +230,18 @@ int device_noted(struct device *d, int error)
 	return error;
 }
 
+static const int64_t lives_ns = INT64_C(100000000);
+
+void device_answered(struct device *d)
+{
+	atomic_store_explicit(&d->answered, now_ns(), memory_order_relaxed);
+}
+
+bool device_answered_lately(const struct device *d)
+{
+	return now_ns() - atomic_load_explicit(&d->answered, memory_order_relaxed) < lives_ns;
+}
+
 /* ---- the SMC option: 8 bytes, a verb or an answer and the device's tag, the last seven bytes of its GID ---- */
 
 enum { SMCOPT_LEVEL = 286, SMCOPT_NAME = 0x49534d01, SMCOPT_SIZE = 8, SMCOPT_MARK = 1 };

@@ -17,6 +17,7 @@ struct device {
 	char *point;      /* the mount point, NULL if it cannot be told */
 	dev_t at;         /* the file system there when it was last seen to be the device's; under device_lock */
 	int process;      /* that the block is of */
+	_Atomic int64_t answered; /* when the daemon did last */
 
 	struct lock eids_lock;
 	bool has_eids;
@@ -39,6 +40,13 @@ int device_local(struct device *d, struct clc_local *local);
 
 /* Looks whether an error says that the daemon is gone, and returns it. */
 int device_noted(struct device *d, int error);
+
+/*
+ * The death of a daemon is told to nobody. DMBs that are used again need it for nothing else, and without it connections would come about
+ * that no knob reaches: so each answer of its counts for a tenth of a second.
+ */
+void device_answered(struct device *d);
+bool device_answered_lately(const struct device *d);
 
 /* The SMC option of the TCP handshake (docs/bpf.md). Negative errno; smcopt_ask returns one of the answers. */
 enum { SMCOPT_PLAIN = 1, SMCOPT_SMC = 2, SMCOPT_KERNEL = 3, SMCOPT_LISTENER = 4 };

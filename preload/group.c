@@ -134,7 +134,7 @@ static struct group *find(const struct device *d, enum role role, uint32_t peer,
 /* Has the peer let go of the own page: is its process gone, or its group? */
 static bool peer_gone(const struct group *g)
 {
-	return group_has_pages(g) && !buffer_has_peer(g->page->buffer);
+	return group_has_pages(g) && !buffer_keeps_peer(g->device, g->page->buffer);
 }
 
 static void join(struct group *g)
@@ -215,7 +215,7 @@ static struct buffer *from_pool(struct group *g, size_t size, bool larger)
 		}
 		*at = b->next;
 		g->pooled--;
-		if (buffer_has_peer(b))
+		if (buffer_keeps_peer(g->device, b))
 			return b;
 		buffer_close(b);
 	}

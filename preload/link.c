@@ -48,13 +48,17 @@ void link_finish(struct link *l, bool own, bool peers)
 
 /* ---- handshakes ---- */
 
+/* As it was at the first handshake. Under link_lock. */
 static void put_host(char host[CLC_HOST])
 {
-	char name[CLC_HOST * 2] = "";
+	static char name[CLC_HOST * 2];
+	size_t n;
 
-	(void)gethostname(name, sizeof(name) - 1);
+	if (name[0] == '\0')
+		(void)gethostname(name, sizeof(name) - 1);
+	n = strlen(name);
 	memset(host, ' ', CLC_HOST);
-	memcpy(host, name, strlen(name) < CLC_HOST ? strlen(name) : CLC_HOST);
+	memcpy(host, name, n < CLC_HOST ? n : CLC_HOST);
 }
 
 /* This side's message, after which the peer knows the DMB's token. */

@@ -11,7 +11,7 @@
 /* 0: a part of one is there; -EAGAIN: nothing is. */
 static int take(int fd, unsigned char b[CLC_MAX], struct clc_header *h)
 {
-	ssize_t n = real()->recv(fd, b, CLC_HEADER, MSG_PEEK | MSG_DONTWAIT);
+	ssize_t n = real()->recv(fd, b, CLC_MAX, MSG_PEEK | MSG_DONTWAIT);
 
 	if (n < 0)
 		return errno == EINTR ? -EAGAIN : -errno;
@@ -21,7 +21,7 @@ static int take(int fd, unsigned char b[CLC_MAX], struct clc_header *h)
 		return 0;
 	if (clc_parse_header(b, h) != 0)
 		return -EPROTO;
-	if (real()->recv(fd, b, h->length, MSG_PEEK | MSG_DONTWAIT) != h->length)
+	if (n < h->length)
 		return 0;
 	return real()->recv(fd, b, h->length, MSG_DONTWAIT) == h->length ? h->length : -EPROTO;
 }
