@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -27,10 +28,11 @@ struct lock device_lock;
 static struct device *_Atomic current;
 static _Atomic int64_t looked; /* at the mount point */
 static int64_t not_before; /* under the lock: no look for a device earlier */
+static struct device *parents; /* what a child of fork begins with */
 
 void device_forked(void)
 {
-	atomic_store(&current, NULL);
+	parents = atomic_exchange(&current, NULL);
 	not_before = 0;
 }
 
@@ -69,83 +71,117 @@ static char *find_point(int dir)
 	return n > tail && n < PATH_MAX && memcmp(path + n - tail, "/" ISMFS_DEVICE_PATH, (size_t)tail) == 0 ? strndup(path, (size_t)(n - tail)) : NULL;
 }
 
-/* The file system at a path; the daemon is not asked. 0: it cannot be told. */
+/* The file system at a path; the daemon is not asked. 0: it cannot be told. Older musl has no statx. */
 static dev_t file_system(int dir, const char *path)
 {
 	struct statx st;
 
-	if (path == NULL || statx(dir, path, AT_EMPTY_PATH | AT_STATX_DONT_SYNC, 0, &st) != 0)
+	if (path == NULL || syscall(SYS_statx, dir, path, AT_EMPTY_PATH | AT_STATX_DONT_SYNC, 0, &st) != 0)
 		return 0;
 	return makedev(st.stx_dev_major, st.stx_dev_minor);
 }
 
-/* Whether the daemon answers, and no other one at the mount point. After a chroot nothing may be there to see. */
-static bool is_mounted(const struct device *d)
+/* The GID of the device that is at the mount point now. */
+static int gid_there(const struct device *d, unsigned char gid[CLC_GID])
+{
+	struct ismfs_device there;
+	int err = ismfs_device_open(&there, d->point);
+
+	if (err != 0)
+		return err;
+	err = read_gid(&there, gid);
+	real()->close(there.dir);
+	return err;
+}
+
+/* Another file system is at the mount point than before: does the daemon answer, and no other one there? */
+static void judge(struct device *d, dev_t at)
 {
 	unsigned char gid[CLC_GID];
-	struct ismfs_device there;
-	bool same = true;
 	int err = read_gid(&d->dev, gid);
 
 	if (err == -ENOTCONN || err == -ECONNABORTED)
-		return false;
-	if (ismfs_device_open(&there, d->point) == 0) {
-		same = read_gid(&there, gid) != 0 || memcmp(gid, d->gid, CLC_GID) == 0;
-		real()->close(there.dir);
-	}
-	return same;
+		atomic_store(&d->dead, true);
+	if (err != 0)
+		return;
+	err = gid_there(d, gid);
+	if (err == 0 && memcmp(gid, d->gid, CLC_GID) != 0)
+		atomic_store(&d->dead, true);
+	else if (err == 0 || err == -ENOENT || err == -ENOTDIR || err == -EACCES) /* after a chroot nothing is there to see */
+		d->at = at;
 }
 
+/* Now and then, by one thread: who has no connections hears nothing of its daemon. */
 static void check_mount(struct device *d)
 {
-	dev_t at = file_system(AT_FDCWD, d->point);
-
-	if (at == 0 || at == d->at)
-		return;
-	if (is_mounted(d))
-		d->at = at;
-	else
-		atomic_store(&d->dead, true);
-}
-
-/* Now and then: who has no connections hears nothing of its daemon. */
-static bool is_due(void)
-{
 	int64_t now = now_ns();
+	dev_t at;
 
-	if (now - atomic_load_explicit(&looked, memory_order_relaxed) < look_pause)
-		return false;
+	if (now - atomic_load_explicit(&looked, memory_order_relaxed) < look_pause || !lock_try(&device_lock))
+		return;
 	atomic_store_explicit(&looked, now, memory_order_relaxed);
-	return true;
+	at = file_system(AT_FDCWD, d->point);
+	if (at != 0 && at != d->at)
+		judge(d, at);
+	lock_leave(&device_lock);
 }
 
 /* ---- */
 
+/* What this process's parent had found out, if that is mounted still: a server may fork for each connection. */
+static bool take_parents(struct device *d)
+{
+	const struct device *p = parents;
+
+	parents = NULL;
+	if (p == NULL || atomic_load(&p->dead) || p->at == 0 || file_system(AT_FDCWD, p->point) != p->at)
+		return false;
+	d->dev = p->dev;
+	d->point = p->point;
+	d->at = p->at;
+	memcpy(d->gid, p->gid, CLC_GID);
+	return true;
+}
+
+static int find(struct device *d)
+{
+	int err = ismfs_device_open(&d->dev, environment_mount());
+
+	if (err != 0)
+		return err;
+	d->dev.dir = hidden_take(d->dev.dir);
+	d->point = find_point(d->dev.dir);
+	d->at = file_system(d->dev.dir, "");
+	err = read_gid(&d->dev, d->gid);
+	if (err != 0) {
+		hidden_close(d->dev.dir);
+		free(d->point);
+	}
+	return err;
+}
+
 static struct device *device_open(int *err)
 {
 	struct device *d = calloc(1, sizeof(*d));
+	bool shared;
 
 	if (d == NULL) {
 		*err = -ENOMEM;
 		return NULL;
 	}
-	*err = ismfs_device_open(&d->dev, environment_mount());
+	shared = take_parents(d); /* with inherited connections */
+	*err = shared ? 0 : find(d);
 	if (*err != 0) {
 		free(d);
 		return NULL;
 	}
-	d->dev.dir = hidden_take(d->dev.dir);
-	d->point = find_point(d->dev.dir);
-	d->at = file_system(d->dev.dir, "");
-	*err = read_gid(&d->dev, d->gid);
-	if (*err == 0) {
-		*err = procs_open_sized(&d->dev, BLOCK_SIZE, &d->procs);
-		if (*err != 0)
-			debug("the device's block for this process: %s", strerror(-*err));
-	}
+	*err = procs_open_sized(&d->dev, BLOCK_SIZE, &d->procs);
 	if (*err != 0) {
-		hidden_close(d->dev.dir);
-		free(d->point);
+		debug("the device's block for this process: %s", strerror(-*err));
+		if (!shared) {
+			hidden_close(d->dev.dir);
+			free(d->point);
+		}
 		free(d);
 		return NULL;
 	}
@@ -159,12 +195,13 @@ struct device *device_current(void)
 	struct device *d = atomic_load_explicit(&current, memory_order_acquire);
 	int saved = errno, err;
 
-	if (d != NULL && !atomic_load_explicit(&d->dead, memory_order_relaxed) && !is_due())
+	if (d != NULL)
+		check_mount(d);
+	errno = saved;
+	if (d != NULL && !atomic_load_explicit(&d->dead, memory_order_relaxed))
 		return d;
 	lock_take(&device_lock);
 	d = atomic_load(&current);
-	if (d != NULL && !atomic_load(&d->dead))
-		check_mount(d);
 	if (d == NULL || atomic_load(&d->dead)) {
 		d = NULL;
 		if (!environment_off() && now_ns() >= not_before) {

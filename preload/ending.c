@@ -172,7 +172,8 @@ void link_end(struct sock *s)
 	struct group *g = l->group;
 	struct ending *e;
 
-	traffic_ended(atomic_load(&s->shared->stream.bytes_read));
+	if (s->last)
+		traffic_ended(atomic_load(&s->shared->stream.bytes_read));
 	lock_take(&link_lock);
 	e = g->inherited ? NULL : calloc(1, sizeof(*e));
 	if (e != NULL) {

@@ -42,8 +42,11 @@ static int sleep_in(struct set *set, const struct request *r, int64_t until)
 	return k;
 }
 
-/* Sleep until there is something, or for a while. Returns what epoll_wait does, 0 also for nothing yet. */
-static int sleep_awhile(struct set *set, const struct request *r, int64_t now)
+/*
+ * Sleep until there is something, or for a while. Returns what epoll_wait does, 0 also for nothing yet. spun: news were met without a sleep;
+ * if they were nothing to the program, the next call asks the kernel.
+ */
+static int sleep_awhile(struct set *set, const struct request *r, int64_t now, bool *spun)
 {
 	int64_t until = now + set_tick_ns(set);
 	bool watched = false;
@@ -51,7 +54,8 @@ static int sleep_awhile(struct set *set, const struct request *r, int64_t now)
 
 	if (until > r->deadline)
 		until = r->deadline;
-	if (until > now && set_spin(set, now, &watched))
+	*spun = until > now && !*spun && set_spin(set, now, &watched);
+	if (*spun)
 		return 0;
 	n = sleep_in(set, r, until);
 	if (n < 0)
@@ -67,7 +71,7 @@ static int sleep_awhile(struct set *set, const struct request *r, int64_t now)
 
 static int wait_awhile(struct set *set, const struct request *r)
 {
-	for (;;) {
+	for (bool spun = false;;) {
 		int64_t now;
 		int n, k;
 
@@ -82,7 +86,7 @@ static int wait_awhile(struct set *set, const struct request *r)
 			return k > 0 ? n + set_sort_out(set, r->events + n, k) : n;
 		}
 		set_tick(set);
-		n = sleep_awhile(set, r, now);
+		n = sleep_awhile(set, r, now, &spun);
 		if (n != 0 || now >= r->deadline)
 			return n;
 	}

@@ -146,18 +146,6 @@ void set_look(struct set *set)
 	set_at_hand = NULL;
 }
 
-bool set_has_news(struct set *set)
-{
-	bool any;
-
-	lock_take(&set->lock);
-	any = set->first != NULL;
-	for (unsigned int i = 0; i < set->page_count && !any; i++)
-		any = page_has_bits(&set->pages[i].page->page, atomic_load(&set->pages[i].page->words));
-	lock_release(&set->lock);
-	return any;
-}
-
 void set_visit(struct set *set)
 {
 	lock_take(&set->lock);

@@ -48,7 +48,8 @@ struct set {
 	struct set *behind;    /* of all threads' */
 	struct lock lock;
 	struct item *items;
-	struct item *first, *last; /* candidates */
+	struct item *_Atomic first; /* candidates; changed under the lock */
+	struct item *last;
 	struct page_use {
 		struct own_page *page;
 		unsigned int users;
@@ -98,7 +99,8 @@ int64_t set_tick_ns(const struct set *set);
 void set_tick(struct set *set);
 
 /*
- * Looks for news on the pages for as long as has paid of late. Returns whether there are some. watched: spin_slept is to hear how the sleep
+ * Looks for news on the pages for as long as has paid of late, without a lock: a signal's handler may use the set's connections meanwhile.
+ * Returns whether there are some. watched: spin_slept is to hear how the sleep
  * goes that follows.
  */
 bool set_spin(struct set *set, int64_t now, bool *watched);
@@ -120,8 +122,6 @@ extern _Thread_local struct set *set_at_hand;
 
 /* Takes bits off the set's pages: what has news becomes a candidate. */
 void set_look(struct set *set);
-/* Whether there are bits, or candidates: quicker than to take them. */
-bool set_has_news(struct set *set);
 /* The set's page number i, with a reference; NULL: there are not so many. */
 struct own_page *set_page(struct set *set, unsigned int i);
 /* A thread comes from the program to wait. */

@@ -126,12 +126,42 @@ static struct sock *on_a_page(struct set *set)
 	return s;
 }
 
-static bool has_news(void *set)
+struct look {
+	struct set *set;
+	struct own_page *pages[MOST_PAGES];
+	unsigned int n;
+};
+
+static bool has_bits(const struct look *l)
 {
-	if (!set_has_news(set))
-		return false;
-	set_look(set);
-	return set_has_candidates(set);
+	for (unsigned int i = 0; i < l->n; i++)
+		if (page_has_bits(&l->pages[i]->page, atomic_load(&l->pages[i]->words)))
+			return true;
+	return false;
+}
+
+static bool has_news(void *look)
+{
+	struct look *l = look;
+
+	if (!has_bits(l))
+		return atomic_load(&l->set->first) != NULL;
+	set_look(l->set);
+	return set_has_candidates(l->set);
+}
+
+static bool look_for_news(struct set *set, bool one_cpu, int64_t now)
+{
+	struct look l = { .set = set };
+	struct own_page *p;
+	bool met;
+
+	while (l.n < MOST_PAGES && (p = set_page(set, l.n)) != NULL)
+		l.pages[l.n++] = p;
+	met = wait_spin(&set->spinning, one_cpu, now, has_news, &l);
+	while (l.n > 0)
+		page_put(l.pages[--l.n]);
+	return met;
 }
 
 bool set_spin(struct set *set, int64_t now, bool *watched)
@@ -145,7 +175,7 @@ bool set_spin(struct set *set, int64_t now, bool *watched)
 	if (procs_may_look(s->stream.procs)) {
 		one_cpu = link_shares_cpu(&s->link, now);
 		*watched = !one_cpu;
-		met = wait_spin(&set->spinning, one_cpu, now, has_news, set);
+		met = look_for_news(set, one_cpu, now);
 	}
 	sock_put(s);
 	return met;

@@ -23,7 +23,7 @@ struct kin {
 	} place[KIN];
 };
 
-static struct kin *kin; /* NULL: there was no fork with sockets yet */
+static struct kin *_Atomic kin; /* NULL: there was no fork with sockets yet */
 static int file;
 static unsigned int self;
 

@@ -75,15 +75,15 @@ var changes = map[string]func(t *testing.T, d *device) *device{
 	},
 }
 
-// TestIdleOverDaemons: processes without connections, one of them without a listener either, hear nothing of their daemon's end. The
-// next connection is on the next daemon's device.
+// TestIdleOverDaemons: processes without connections, one of them without a listener either, need not hear of their daemon's end. The
+// next connections are on the next daemon's device, a second later at most if there was none in between.
 func TestIdleOverDaemons(t *testing.T) {
 	for name, change := range changes {
 		t.Run(name, func(t *testing.T) {
 			d, client, server := smcPair(t)
 			l := server.Listen(overSMC, "tcp", "127.0.0.1:0")
 			for range 3 {
-				a, b := connectTo(t, client, overSMC, l)
+				a, b := connectWhenSMC(t, client, l)
 				wantSMCD(d, a, b)
 				talkPlainlyClose(t, a, b)
 				idleHeld(t, d, client, server)

@@ -148,7 +148,7 @@ func (d *Device) noted(err error) error {
 	return err
 }
 
-// isMounted reports whether the device is at its mount point still, and answers.
+// isMounted reports whether the device is at its mount point still, and answers; also if this process lacks what it takes to look.
 func (d *Device) isMounted() bool {
 	at, err := d.tree.FileSystem()
 	if err == nil {
@@ -158,6 +158,9 @@ func (d *Device) isMounted() bool {
 			d.at = at
 			return true
 		}
+	}
+	if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOMEM) {
+		return true
 	}
 	d.dead.Store(true)
 	return false

@@ -12,7 +12,7 @@ type traffic struct {
 }
 
 const (
-	little     = 64 << 10 // received by one of them, at most
+	little     = 64 << 10 // none of them received so much
 	lightRow   = 8
 	lightPause = 100 * time.Millisecond // between the end of one and of the next
 )
