@@ -6,6 +6,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <unistd.h>
@@ -102,6 +103,42 @@ static void writes_while_it_waits_to_read(void)
 	check(done == 1 && refused == 0 && pthread_join(peer, NULL) == 0);
 	stop();
 	pair_close(p);
+}
+
+/* epoll_wait looks for news before it sleeps; the handler takes some of them. */
+static void reads_while_it_waits_in_epoll(void)
+{
+	enum { MANY = 5000 };
+	struct pair p = pair_open();
+	struct epoll_event e = { .events = EPOLLIN };
+	int set = epoll_create1(EPOLL_CLOEXEC), got = 0;
+	pid_t child = fork();
+	ssize_t n;
+	char b;
+
+	check(child >= 0 && set >= 0);
+	if (child == 0) {
+		check(close(p.client) == 0);
+		for (int i = 0; i < MANY; i++) {
+			write_all(p.server, "h", 1);
+			usleep(1);
+		}
+		_exit(0);
+	}
+	check(close(p.server) == 0 && epoll_ctl(set, EPOLL_CTL_ADD, p.client, &e) == 0);
+	connection = p.client;
+	handle(reads);
+	ring_every(200);
+	while (got + done < MANY) {
+		check(epoll_wait(set, &e, 1, 5) >= 0 || errno == EINTR);
+		while ((n = recv(p.client, &b, 1, MSG_DONTWAIT)) == 1)
+			got++;
+		check(n == -1 && errno == EAGAIN);
+	}
+	stop();
+	check(got + done == MANY && done + refused > 0 && refused < 1000000);
+	ended_well(child);
+	check(read(p.client, &b, 1) == 0 && close(p.client) == 0 && close(set) == 0);
 }
 
 /* ---- it is at work: it goes on, and so does the handler, or is told that it cannot ---- */
@@ -240,6 +277,7 @@ static void ends_while_it_reads(void)
 void test_handlers(void)
 {
 	RUN(writes_while_it_waits_to_read);
+	RUN(reads_while_it_waits_in_epoll);
 	RUN(writes_while_it_reads);
 	RUN(reads_while_it_writes);
 	RUN(writes_while_it_writes);
