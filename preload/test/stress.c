@@ -221,7 +221,7 @@ static int collect_one(int fd, bool busy, size_t *got)
 	ssize_t n;
 
 	*got = 0;
-	while ((n = recv(fd, b, sizeof(b), busy ? MSG_DONTWAIT : 0)) > 0 || (n < 0 && errno == EAGAIN))
+	while ((n = recv(fd, b, sizeof(b), busy ? MSG_DONTWAIT : 0)) > 0 || (busy && n < 0 && errno == EAGAIN))
 		for (ssize_t i = 0; i < n; i++)
 			if (b[i] != nth((*got)++))
 				return EILSEQ;

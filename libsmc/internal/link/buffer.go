@@ -85,14 +85,12 @@ func (g *Group) buffer(size int) (*buffer, error) {
 func (d *Device) defaultSize() int {
 	d.mu.Lock()
 	n := d.users // the one that asks is among them
-	if n <= 64 && d.traffic.isLight(time.Now()) {
-		n = 64
-	}
+	light := d.traffic.isLight(time.Now())
 	d.mu.Unlock()
 	switch {
-	case n <= 8:
+	case n <= 8 && !light:
 		return smc.MaxBufSize
-	case n <= 16:
+	case n <= 16 && !light:
 		return 256 << 10
 	case n <= 64:
 		return 64 << 10
