@@ -20,6 +20,7 @@ type block struct {
 	mem  *memory // nil: no size and not open
 	size int64   // 0: not set
 	open int     // handles
+	find bool    // the device may look at the process's descriptors
 
 	last    counters // as they were last accepted
 	lastAt  time.Time
@@ -181,6 +182,7 @@ func (d *Device) SetBlockSize(c Caller, id uint32, size int64) error {
 	if err != nil {
 		return err
 	}
+	find := canFindSockets(pid)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	p := d.processes.byID[id]
@@ -201,7 +203,7 @@ func (d *Device) SetBlockSize(c Caller, id uint32, size int64) error {
 	if err := d.fixMemory(&b.mem, b.uid, size); err != nil {
 		return err
 	}
-	b.size = size
+	b.size, b.find = size, find
 	b.lastAt = time.Now()
 	return b.writeHead(d)
 }
@@ -252,6 +254,7 @@ func (b *block) writeHead(d *Device) error {
 		{procs.OffState, 4, uint64(d.state)},
 		{procs.OffSettings, 4, uint64(d.settings())},
 		{procs.OffEpoch, 8, d.epoch},
+		{procs.OffDoes, 4, uint64(b.does())},
 	} {
 		var buf [8]byte
 		if w.size == 4 {
@@ -264,6 +267,14 @@ func (b *block) writeHead(d *Device) error {
 		}
 	}
 	return nil
+}
+
+// does returns what the device does for the process.
+func (b *block) does() uint32 {
+	if b.find {
+		return procs.DoesFind
+	}
+	return 0
 }
 
 // tell writes what the device has to say into the block and moves its futex word. The lock is held.

@@ -47,7 +47,9 @@ func (d *Device) Conns(c Caller) ([]ConnInfo, error) {
 		most = int(^uint(0) >> 1)
 	}
 	var list []ConnInfo
+	var sockets socketFinder
 	err := d.describe(c, func(p *described) {
+		sockets.find(p)
 		if len(p.conns) > most-len(list) {
 			p.conns = p.conns[:most-len(list)]
 		}

@@ -15,6 +15,7 @@
 #include "epoll.h"
 #include "handshake.h"
 #include "io.h"
+#include "plain.h"
 #include "real.h"
 #include "self.h"
 #include "servers.h"
@@ -62,6 +63,18 @@ static void stay_plain(int fd, bool client, uint32_t reason, const union address
 	sock_put(s);
 }
 
+/* ---- socket ---- */
+
+EXPORT int socket(int domain, int type, int protocol)
+{
+	int fd = real()->socket(domain, type, protocol);
+
+	if (fd >= 0 && (domain == AF_INET || domain == AF_INET6) && (type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) == SOCK_STREAM &&
+	    (protocol == 0 || protocol == IPPROTO_TCP) && !table_has(fd))
+		table_note(fd, NOTE_FRESH);
+	return fd;
+}
+
 /* ---- connect ---- */
 
 /*
@@ -73,7 +86,9 @@ static uint32_t mark(int fd, const struct device *d, const union address *peer, 
 	bool fast_open = is_fast_open(fd);
 	int err;
 
-	*unasked = !fast_open && servers_plain(peer) && smcopt_ask(fd) == -ENODATA;
+	*unasked = !fast_open && servers_plain(peer) && (table_noted(fd, NOTE_FRESH) || smcopt_ask(fd) == -ENODATA);
+	if (!*unasked && table_noted(fd, NOTE_FRESH))
+		table_note(fd, NOTE_NONE);
 	err = *unasked ? 0 : fast_open ? -EINVAL : smcopt_mark(fd, d);
 	*tcp = (err != -ENOPROTOOPT && err != -EOPNOTSUPP) || is_tcp(fd);
 	switch (err) {
@@ -181,8 +196,12 @@ EXPORT int connect(int fd, const struct sockaddr *to, socklen_t size)
 	int result, err, buffer;
 	bool tcp, unasked;
 
-	if (to != NULL && size >= sizeof(to->sa_family) && to->sa_family == AF_UNSPEC && table_has(fd))
-		disconnect(fd);
+	if (to != NULL && size >= sizeof(to->sa_family) && to->sa_family == AF_UNSPEC) {
+		if (table_has(fd))
+			disconnect(fd);
+		else if (table_noted(fd, NOTE_TCP))
+			plain_forget(fd);
+	}
 	if (to == NULL || size < sizeof(to->sa_family) || (to->sa_family != AF_INET && to->sa_family != AF_INET6))
 		return real()->connect(fd, to, size);
 	s = table_get(fd, true);
@@ -196,7 +215,7 @@ EXPORT int connect(int fd, const struct sockaddr *to, socklen_t size)
 		sock_put(s);
 		return result;
 	}
-	d = environment_off() ? NULL : device_current();
+	d = environment_off() || table_noted(fd, NOTE_TCP) ? NULL : device_current();
 	if (d == NULL)
 		return real()->connect(fd, to, size);
 	peer = address_connected(to, size);
@@ -216,6 +235,8 @@ EXPORT int connect(int fd, const struct sockaddr *to, socklen_t size)
 		servers_said_other(&peer);
 		return result;
 	}
+	if (result == 0 && unasked && plain_list(fd, d, true, SMC_DECL_PEERNOSMC, &peer))
+		return 0;
 	return begin(fd, result, buffer, &peer, unasked);
 }
 
@@ -266,7 +287,7 @@ EXPORT int listen(int fd, int backlog)
 	int result;
 
 	/* Marked before the first client can be answered; without a device, when there is one. */
-	if (!table_has(fd) && !environment_off() && is_tcp(fd))
+	if (!table_has(fd) && !table_noted(fd, NOTE_TCP) && !environment_off() && is_tcp(fd))
 		s = listener_new(fd);
 	result = real()->listen(fd, backlog);
 	if (s == NULL)
@@ -318,6 +339,13 @@ void listeners_passed(void)
 
 /* ---- accept ---- */
 
+/* On TCP. The listener's device is the one that there is now. */
+static void take_plain(int fd, const struct sock *listener, uint32_t reason, const union address *peer)
+{
+	if (listener->device == NULL || !plain_list(fd, listener->device, false, reason, peer))
+		stay_plain(fd, false, reason, peer);
+}
+
 /* false: the connection is reset, since nobody can tell what its client expects. */
 static bool take(int fd, int flags, const struct sock *listener, const union address *peer)
 {
@@ -325,12 +353,12 @@ static bool take(int fd, int flags, const struct sock *listener, const union add
 	struct sock *s;
 
 	if (listener->shared->awaits != CLC_PROPOSAL) {
-		stay_plain(fd, false, SMC_DECL_NOSMCDEV, peer);
+		take_plain(fd, listener, SMC_DECL_NOSMCDEV, peer);
 		return true;
 	}
 	answer = smcopt_ask(fd);
 	if (answer == -ENODATA || (answer > 0 && answer != SMCOPT_SMC)) { /* ENODATA: older than the mark */
-		stay_plain(fd, false, SMC_DECL_PEERNOSMC, peer);
+		take_plain(fd, listener, SMC_DECL_PEERNOSMC, peer);
 		return true;
 	}
 	s = answer < 0 ? NULL : sock_new(SOCK_HANDSHAKE, false);

@@ -29,10 +29,15 @@ static void forget(int fd)
 		epoll_forget(NULL, fd);
 	epoll_closed(fd);
 	buffer_forget(fd);
+	if ((unsigned int)fd < TABLE_SIZE)
+		table[fd].more = false;
+	table_note(fd, NOTE_NONE);
 }
 
 EXPORT int close(int fd)
 {
+	if (table_pass(fd))
+		return real()->close(fd);
 	if (hidden_has(fd)) {
 		errno = EBADF;
 		return -1;
@@ -140,7 +145,7 @@ static int control(int fd, int command, long argument)
 {
 	int result = real()->fcntl(fd, command, argument);
 
-	if (result < 0 || !table_has(fd))
+	if (result < 0 || (!table_has(fd) && table_noted(fd, NOTE_NONE)))
 		return result;
 	if (command == F_DUPFD || command == F_DUPFD_CLOEXEC)
 		sock_alias(fd, result);
@@ -209,7 +214,7 @@ static _Atomic int asked[TABLE_SIZE];
 
 int buffer_asked(int fd)
 {
-	return (unsigned int)fd < TABLE_SIZE ? asked[fd] : 0;
+	return (unsigned int)fd < TABLE_SIZE && table[fd].more ? asked[fd] : 0;
 }
 
 void buffer_forget(int fd)
@@ -220,7 +225,7 @@ void buffer_forget(int fd)
 
 bool fd_known(int fd)
 {
-	return (unsigned int)fd < TABLE_SIZE && (table_has(fd) || asked[fd] != 0 || epoll_knows(fd));
+	return (unsigned int)fd < TABLE_SIZE && (table_has(fd) || !table_noted(fd, NOTE_NONE) || asked[fd] != 0 || epoll_knows(fd));
 }
 
 static void note_option(struct sock *s, int name, const void *value, socklen_t size)
@@ -246,8 +251,10 @@ EXPORT int setsockopt(int fd, int level, int name, const void *value, socklen_t 
 		atomic_store(&fast_open_asked, true);
 	if (result != 0 || level != SOL_SOCKET || (unsigned int)fd >= TABLE_SIZE)
 		return result;
-	if (name == SO_RCVBUF && size >= sizeof(int) && !table_has(fd))
+	if (name == SO_RCVBUF && size >= sizeof(int) && !table_has(fd)) {
 		asked[fd] = *(const int *)value;
+		table_more(fd);
+	}
 	s = table_has(fd) ? table_get(fd, true) : NULL;
 	if (s != NULL) {
 		note_option(s, name, value, size);

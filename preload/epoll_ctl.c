@@ -66,6 +66,7 @@ static void remember(int epfd, int op, int fd, const struct epoll_event *event)
 	if (op != EPOLL_CTL_DEL)
 		r->event = *event;
 	atomic_store_explicit(&r->epfd, op == EPOLL_CTL_DEL ? 0 : epfd + 1, memory_order_release);
+	table_more(fd);
 }
 
 EXPORT int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)

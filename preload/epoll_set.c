@@ -109,6 +109,7 @@ struct set *set_make(int epfd)
 		if (set != NULL) {
 			atomic_store(&any_set, true);
 			atomic_store_explicit(&sets[epfd], set, memory_order_release);
+			table_more(epfd);
 			if (epfd >= sets_end)
 				sets_end = epfd + 1;
 			outside = atomic_load(&registered[epfd].epfd) != 0;

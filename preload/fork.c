@@ -16,6 +16,7 @@
 #include "inherit.h"
 #include "io.h"
 #include "link.h"
+#include "plain.h"
 #include "poll_set.h"
 #include "real.h"
 #include "self.h"
@@ -119,6 +120,7 @@ static void renew_all(void)
 
 static void before_fork(void)
 {
+	plain_keep_all();
 	held_before = lock_count;
 	lock_take(&ends_lock);
 	forks++;
@@ -153,6 +155,7 @@ static void in_child(void)
 	device_forked();
 	link_forked();
 	arena_forked();
+	plain_forked();
 	self_forked();
 	epoll_forked();
 	renew_all();

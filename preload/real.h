@@ -26,6 +26,7 @@ struct io_uring_params;
 
 #define REAL_FUNCTIONS(X)                                                                              \
 	X(int, close, (int))                                                                           \
+	X(int, socket, (int, int, int))                                                                \
 	X(int, close_range, (unsigned int, unsigned int, int))                                         \
 	X(int, listen, (int, int))                                                                     \
 	X(int, accept, (int, struct sockaddr *, socklen_t *))                                          \
@@ -107,5 +108,8 @@ static inline const struct real *real(void)
 
 /* What this library puts in front. */
 #define EXPORT __attribute__((visibility("default")))
+
+/* What short connections run through lies together: they find the caches cold. */
+#define HOT __attribute__((hot))
 
 #endif

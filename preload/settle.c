@@ -8,16 +8,19 @@
 #include "device.h"
 #include "settle.h"
 
+void tell_fallback(struct device *d, bool client, int fd, uint32_t reason, uint32_t diagnosis)
+{
+	if (d != NULL)
+		count_fallback(d->procs, client, reason);
+	debug("%s fd %d: TCP: %s%s%s", client ? "client" : "server", fd, smc_decline_name(reason), diagnosis ? ", the peer says " : "",
+	      diagnosis ? smc_decline_name(diagnosis) : "");
+}
+
 void note_fallback(struct sock *s, int fd, uint32_t reason, uint32_t diagnosis)
 {
-	struct shared *sh = s->shared;
-
-	sh->reason = reason;
-	sh->diagnosis = diagnosis;
-	if (s->device != NULL)
-		count_fallback(s->device->procs, sh->client, reason);
-	debug("%s fd %d: TCP: %s%s%s", sh->client ? "client" : "server", fd, smc_decline_name(reason), diagnosis ? ", the peer says " : "",
-	      diagnosis ? smc_decline_name(diagnosis) : "");
+	s->shared->reason = reason;
+	s->shared->diagnosis = diagnosis;
+	tell_fallback(s->device, s->shared->client, fd, reason, diagnosis);
 }
 
 void become_plain(struct sock *s, int fd)

@@ -9,6 +9,8 @@ struct sock;
 
 /* On TCP, and count why; and its two halves. */
 void settle_plain(struct sock *s, int fd, uint32_t reason, uint32_t diagnosis);
+/* Counted, and said with SMC_DEBUG. */
+void tell_fallback(struct device *d, bool client, int fd, uint32_t reason, uint32_t diagnosis);
 void note_fallback(struct sock *s, int fd, uint32_t reason, uint32_t diagnosis);
 void become_plain(struct sock *s, int fd);
 

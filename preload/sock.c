@@ -14,6 +14,7 @@
 #include "epoll.h"
 #include "handshake.h"
 #include "inherit.h"
+#include "plain.h"
 #include "real.h"
 #include "self.h"
 #include "sock.h"
@@ -185,7 +186,7 @@ void sock_settled(struct sock *s, int fd)
 		table_set(fd, s, true);
 	else if (kind == SOCK_PLAIN && !s->ended)
 		for (int i = 0, end = table_end(); i < end; i++) {
-			uintptr_t entry = atomic_load(&table[i]);
+			uintptr_t entry = table_entry(i);
 
 			if (entry == (uintptr_t)s)
 				table_set(i, s, true);
@@ -267,9 +268,15 @@ bool sock_drop(int fd)
 
 void sock_alias(int from, int to)
 {
-	uintptr_t entry = (unsigned int)from < TABLE_SIZE ? atomic_load(&table[from]) : 0;
-	struct sock *s = entry != 0 ? table_get(from, true) : NULL;
+	struct sock *s;
+	uintptr_t entry;
 
+	if ((unsigned int)from >= TABLE_SIZE)
+		return;
+	if (process_is_ours())
+		plain_keep(from);
+	entry = table_entry(from);
+	s = entry != 0 ? table_get(from, true) : NULL;
 	if (s == NULL)
 		return;
 	if ((unsigned int)to >= TABLE_SIZE || !process_is_ours()) {

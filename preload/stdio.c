@@ -73,7 +73,7 @@ EXPORT FILE *fdopen(int fd, const char *mode)
 {
 	static const cookie_io_functions_t functions = { stream_in, stream_out, stream_seek, stream_end };
 
-	if (!table_moves(fd) && (table_has(fd) || !is_tcp(fd)))
+	if (!table_moves(fd) && (table_has(fd) || table_noted(fd, NOTE_TCP) || !is_tcp(fd)))
 		return real()->fdopen(fd, mode);
 	atomic_store(&any_stream, true);
 	return tell_number(fopencookie((void *)(intptr_t)fd, mode, functions), fd);

@@ -5,11 +5,12 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "plain.h"
 #include "real.h"
 #include "sock.h"
 #include "table.h"
 
-_Atomic uintptr_t table[TABLE_SIZE];
+struct entry table[TABLE_SIZE];
 static _Atomic int end;
 
 int table_end(void)
@@ -38,32 +39,52 @@ struct sock *table_get(int fd, bool any)
 	for (;;) {
 		struct sock *s;
 
-		entry = atomic_load_explicit(&table[fd], memory_order_acquire);
+		entry = table_entry(fd);
 		if (entry == 0 || ((entry & TABLE_PLAIN) && !any))
 			return NULL;
 		s = (struct sock *)(entry & ~(uintptr_t)TABLE_PLAIN);
 		if (!hold(s))
 			continue;
-		if (atomic_load_explicit(&table[fd], memory_order_acquire) == entry)
+		if (table_entry(fd) == entry)
 			return s;
 		sock_put(s);
 	}
 }
 
-void table_set(int fd, struct sock *s, bool plain)
+static void reach(int fd)
 {
-	int last = atomic_load(&end);
+	int last = atomic_load_explicit(&end, memory_order_relaxed);
 
 	while (last <= fd && !atomic_compare_exchange_weak(&end, &last, fd + 1))
 		;
-	atomic_store_explicit(&table[fd], (uintptr_t)s | (plain ? TABLE_PLAIN : 0), memory_order_release);
+}
+
+void table_set(int fd, struct sock *s, bool plain)
+{
+	reach(fd);
+	plain_forget(fd);
+	atomic_store_explicit(&table[fd].sock, (uintptr_t)s | (plain ? TABLE_PLAIN : 0), memory_order_release);
+}
+
+void table_note(int fd, enum note note)
+{
+	if ((unsigned int)fd >= TABLE_SIZE)
+		return;
+	reach(fd);
+	atomic_store_explicit(&table[fd].note, note, memory_order_relaxed);
+}
+
+void table_more(int fd)
+{
+	if (!atomic_load_explicit(&table[fd].more, memory_order_relaxed))
+		atomic_store_explicit(&table[fd].more, true, memory_order_relaxed);
 }
 
 struct sock *table_take(int fd)
 {
 	if ((unsigned int)fd >= TABLE_SIZE)
 		return NULL;
-	return (struct sock *)(atomic_exchange(&table[fd], 0) & ~(uintptr_t)TABLE_PLAIN);
+	return (struct sock *)(atomic_exchange(&table[fd].sock, 0) & ~(uintptr_t)TABLE_PLAIN);
 }
 
 /* ---- hidden descriptors ---- */
@@ -120,6 +141,7 @@ static int copy_up(int fd)
 static void hide(int fd)
 {
 	atomic_fetch_or(&hidden[fd / 64], UINT64_C(1) << fd % 64);
+	table_more(fd);
 	atomic_fetch_add(&hidden_count, 1);
 }
 
@@ -164,6 +186,7 @@ void hidden_close(int fd)
 	if (hidden_has(fd)) {
 		atomic_fetch_and(&hidden[fd / 64], ~(UINT64_C(1) << fd % 64));
 		atomic_fetch_sub(&hidden_count, 1);
+		table[fd].more = false;
 	}
 	real()->close(fd);
 }

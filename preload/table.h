@@ -19,9 +19,29 @@ struct sock;
 
 enum { TABLE_SIZE = 1 << 20 };
 
-extern _Atomic uintptr_t table[TABLE_SIZE];
+/* All that short calls look at, in one line of the cache. */
+struct entry {
+	_Atomic uintptr_t sock;
+	_Atomic uint32_t line; /* plain.c */
+	_Atomic uint8_t note;
+	_Atomic uint8_t more;  /* something else may be kept of the number: by epoll, of SO_RCVBUF, or it is the library's own */
+};
 
-enum { TABLE_PLAIN = 1 }; /* bit 0 of an entry: the connection is on TCP, only close and its like matter */
+extern struct entry table[TABLE_SIZE];
+
+enum { TABLE_PLAIN = 1 }; /* bit 0 of an entry's sock: the connection is on TCP, only close and its like matter */
+
+/* What is noted of a descriptor that has no sock. */
+enum note {
+	NOTE_NONE,
+	NOTE_FRESH, /* a TCP socket as the program has made it: never marked */
+	NOTE_TCP,   /* a connection that is on TCP; plain.c lists it */
+};
+
+static inline uintptr_t table_entry(int fd)
+{
+	return atomic_load_explicit(&table[fd].sock, memory_order_acquire);
+}
 
 /* Whether the library has a hand in what the descriptor moves. */
 static inline bool table_moves(int fd)
@@ -30,19 +50,38 @@ static inline bool table_moves(int fd)
 
 	if ((unsigned int)fd >= TABLE_SIZE)
 		return false;
-	entry = atomic_load_explicit(&table[fd], memory_order_acquire);
+	entry = table_entry(fd);
 	return __builtin_expect(entry != 0 && !(entry & TABLE_PLAIN), 0);
 }
 
 static inline bool table_has(int fd)
 {
-	return (unsigned int)fd < TABLE_SIZE && atomic_load_explicit(&table[fd], memory_order_acquire) != 0;
+	return (unsigned int)fd < TABLE_SIZE && table_entry(fd) != 0;
+}
+
+static inline bool table_noted(int fd, enum note note)
+{
+	return (unsigned int)fd < TABLE_SIZE && atomic_load_explicit(&table[fd].note, memory_order_relaxed) == note;
+}
+
+/* Whether nothing is kept of a descriptor but a note, which is taken away: it is about to be closed. */
+static inline bool table_pass(int fd)
+{
+	struct entry *e = &table[fd];
+
+	if ((unsigned int)fd >= TABLE_SIZE)
+		return true;
+	if (atomic_load_explicit(&e->sock, memory_order_relaxed) != 0 || atomic_load_explicit(&e->more, memory_order_relaxed))
+		return false;
+	if (atomic_load_explicit(&e->note, memory_order_relaxed) != NOTE_NONE)
+		atomic_store_explicit(&e->note, NOTE_NONE, memory_order_relaxed);
+	return true;
 }
 
 /* What an entry that is there holds. Only for who is alone: it takes no reference. */
 static inline struct sock *table_sock(int fd)
 {
-	return (struct sock *)(atomic_load_explicit(&table[fd], memory_order_acquire) & ~(uintptr_t)TABLE_PLAIN);
+	return (struct sock *)(table_entry(fd) & ~(uintptr_t)TABLE_PLAIN);
 }
 
 /* The socket of a descriptor, to be given back by sock_put; NULL: none. Plain ones only if any is set. */
@@ -50,10 +89,14 @@ struct sock *table_get(int fd, bool any);
 
 void table_set(int fd, struct sock *s, bool plain);
 
+void table_note(int fd, enum note note);
+/* Something else is kept of the number. */
+void table_more(int fd);
+
 /* Takes the entry out; its reference is the caller's. */
 struct sock *table_take(int fd);
 
-/* One past the highest number that was ever in the table. */
+/* One past the highest number that was ever in the table, or noted. */
 int table_end(void);
 
 /* Takes a descriptor of the library's own out of sight; returns its new number, or the old one if there is no better. */

@@ -28,24 +28,25 @@ import (
 //	 64     4  link group id
 //	 68     4  fallback reason
 //	 72     4  peer diagnosis
-//	 76     4  reserved
+//	 76     4  descriptor       plus 1; 0: the slot says all by itself
 //	 80     8  inode of the TCP socket
 //	 88    40  reserved
 const (
-	offMode      = 6
-	offState     = 7
-	offFamily    = 8
-	offShutdown  = 9
-	offLocalPort = 10
-	offPeerPort  = 12
-	offLocal     = 16
-	offPeer      = 32
-	offToken     = 48
-	offPeerToken = 56
-	offLinkID    = 64
-	offReason    = 68
-	offDiagnosis = 72
-	offInode     = 80
+	offMode       = 6
+	offState      = 7
+	offFamily     = 8
+	offShutdown   = 9
+	offLocalPort  = 10
+	offPeerPort   = 12
+	offLocal      = 16
+	offPeer       = 32
+	offToken      = 48
+	offPeerToken  = 56
+	offLinkID     = 64
+	offReason     = 68
+	offDiagnosis  = 72
+	offDescriptor = 76
+	offInode      = 80
 
 	shutRead  = 1 << 0
 	shutWrite = 1 << 1
@@ -66,6 +67,7 @@ type Conn struct {
 	Reason        smc.DeclineCode
 	PeerDiagnosis smc.DeclineCode
 	Inode         uint64 // of the TCP socket
+	Descriptor    uint32 // plus 1, of a connection on TCP whose Local and Inode the device finds; 0: nothing is to be found
 }
 
 // Put writes c into a slot, all but the sequence word. Addresses lose their zones and become IPv6 ones unless both are IPv4;
@@ -94,6 +96,7 @@ func (c *Conn) Put(b *[SlotLen]byte) {
 	native.PutUint32(b[offLinkID:], c.LinkID)
 	native.PutUint32(b[offReason:], uint32(c.Reason))
 	native.PutUint32(b[offDiagnosis:], uint32(c.PeerDiagnosis))
+	native.PutUint32(b[offDescriptor:], c.Descriptor)
 	native.PutUint64(b[offInode:], c.Inode)
 }
 
@@ -144,12 +147,15 @@ func parseConn(b []byte, listener bool) (*Conn, error) {
 		Reason:        smc.DeclineCode(native.Uint32(b[offReason:])),
 		PeerDiagnosis: smc.DeclineCode(native.Uint32(b[offDiagnosis:])),
 		Inode:         native.Uint64(b[offInode:]),
+		Descriptor:    native.Uint32(b[offDescriptor:]),
 	}
 	switch {
 	case c.Mode > SMCD:
 		return nil, badValue("mode", b[offMode])
 	case !known(c.State), listener != (c.State == smc.Listen):
 		return nil, badValue("state", b[offState])
+	case c.Descriptor != 0 && (listener || c.Mode != TCP):
+		return nil, badValue("mode of what is to be found", b[offMode])
 	}
 	local, peer, err := addresses(b)
 	if err != nil {

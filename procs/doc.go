@@ -20,7 +20,8 @@ const (
 	OffState    = 16
 	OffSettings = 20
 	OffEpoch    = 24
-	HeadLen     = 32
+	OffDoes     = 32 // what the device does for this process
+	HeadLen     = 36
 )
 
 // Bits of the settings word: the knobs as they stand.
@@ -31,6 +32,9 @@ const (
 	SettingNoBusy = 1 << 2 // the mount lets nobody wait without sleeping in the end
 	SettingNoSpin = 1 << 3 // nor look for news before a sleep
 )
+
+// DoesFind in the word at OffDoes: the device finds the socket of a slot that tells its descriptor.
+const DoesFind = 1 << 0
 
 // The counters, written by the process.
 const (

@@ -78,6 +78,7 @@ uint64_t procs_epoch(const struct ismfs_procs *procs);
 int procs_state(const struct ismfs_procs *procs); /* 0 inactive, 1 active, 2 draining */
 int procs_dmb_type(const struct ismfs_procs *procs);
 bool procs_separated(const struct ismfs_procs *procs); /* dmb_copy */
+bool procs_finds(const struct ismfs_procs *procs); /* the device finds a slot's socket by its descriptor */
 bool procs_may_look(const struct ismfs_procs *procs); /* for news before a sleep: ismfs mount --wait */
 bool procs_epoch_valid(const struct ismfs_procs *procs, uint64_t epoch);
 
@@ -89,6 +90,9 @@ enum { SLOT_SIZE = 128 };
 int procs_open_sized(const struct ismfs_device *dev, size_t size, struct ismfs_procs **procs);
 uint32_t slot_take(struct ismfs_procs *procs);
 void slot_write(struct ismfs_procs *procs, uint32_t slot, const unsigned char b[SLOT_SIZE]);
+/* Whether a slot says this already, but for what is reserved; what it says. Both of one that this process has written. */
+bool slot_says(const struct ismfs_procs *procs, uint32_t slot, const unsigned char b[SLOT_SIZE]);
+void slot_read(const struct ismfs_procs *procs, uint32_t slot, unsigned char b[SLOT_SIZE]);
 void slot_free(struct ismfs_procs *procs, uint32_t slot);
 
 /* ---- futex.c: every function takes an absolute CLOCK_MONOTONIC time in nanoseconds, or FOREVER ---- */

@@ -6,7 +6,7 @@
 
 #include "procs.h"
 
-enum { HEAD_ID = 8, HEAD_WORD = 12, HEAD_STATE = 16, HEAD_SETTINGS = 20, HEAD_EPOCH = 24, FIRST_SLOT = 2048, PAGE = 4096 };
+enum { HEAD_ID = 8, HEAD_WORD = 12, HEAD_STATE = 16, HEAD_SETTINGS = 20, HEAD_EPOCH = 24, HEAD_DOES = 32, FIRST_SLOT = 2048, PAGE = 4096 };
 
 static _Atomic uint32_t *word32(const struct ismfs_procs *procs, size_t offset)
 {
@@ -51,6 +51,11 @@ bool procs_separated(const struct ismfs_procs *procs)
 bool procs_may_look(const struct ismfs_procs *procs)
 {
 	return !(atomic_load(word32(procs, HEAD_SETTINGS)) & 8);
+}
+
+bool procs_finds(const struct ismfs_procs *procs)
+{
+	return atomic_load_explicit(word32(procs, HEAD_DOES), memory_order_relaxed) & 1;
 }
 
 bool procs_epoch_valid(const struct ismfs_procs *procs, uint64_t epoch)
@@ -120,6 +125,18 @@ void slot_write(struct ismfs_procs *procs, uint32_t slot, const unsigned char b[
 		atomic_store_explicit(word64(procs, slot + at), eight, memory_order_release);
 	}
 	atomic_store_explicit(word32(procs, slot), sequence + 1, memory_order_release);
+}
+
+enum { SAID_FROM = 4, SAID_TO = 88 };
+
+bool slot_says(const struct ismfs_procs *procs, uint32_t slot, const unsigned char b[SLOT_SIZE])
+{
+	return memcmp(procs->map + slot + SAID_FROM, b + SAID_FROM, SAID_TO - SAID_FROM) == 0;
+}
+
+void slot_read(const struct ismfs_procs *procs, uint32_t slot, unsigned char b[SLOT_SIZE])
+{
+	memcpy(b, procs->map + slot, SLOT_SIZE);
 }
 
 void slot_free(struct ismfs_procs *procs, uint32_t slot)
