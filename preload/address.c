@@ -3,11 +3,12 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "../clients/c/hot.h"
 #include "address.h"
 
 enum { SIX_WITHOUT_SCOPE = 24 }; /* SIN6_LEN_RFC2133 */
 
-union address address_of(const struct sockaddr *a, size_t size)
+HOT union address address_of(const struct sockaddr *a, size_t size)
 {
 	union address copy = { 0 };
 
@@ -30,12 +31,12 @@ union address address_connected(const struct sockaddr *to, size_t size)
 	return memcmp(end, none, sizeof(none)) != 0 ? a : (union address){ 0 };
 }
 
-bool address_is_four(const union address *a)
+HOT bool address_is_four(const union address *a)
 {
 	return a->any.sa_family != AF_INET6 || IN6_IS_ADDR_V4MAPPED(&a->six.sin6_addr);
 }
 
-void address_put(unsigned char *slot, size_t at, size_t port_at, const union address *a, bool six)
+HOT void address_put(unsigned char *slot, size_t at, size_t port_at, const union address *a, bool six)
 {
 	static const unsigned char mapped[12] = { [10] = 0xFF, [11] = 0xFF };
 	uint16_t port = 0;

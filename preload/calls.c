@@ -53,29 +53,35 @@ static bool move(int fd, enum direction way, const struct iovec *iov, int n, int
 	return true;
 }
 
-static bool move_one(int fd, enum direction way, const void *b, size_t n, int flags, ssize_t *result)
+static bool move_one(int fd, enum direction way, void *b, size_t n, int flags, ssize_t *result)
 {
-	struct iovec iov = { (void *)(uintptr_t)b, n };
+	struct iovec iov = { b, n };
 
 	return move(fd, way, &iov, 1, flags, result);
 }
 
-EXPORT ssize_t read(int fd, void *b, size_t n)
+APART static ssize_t read_moved(int fd, void *b, size_t n)
 {
 	ssize_t result;
 
-	if (table_moves(fd) && move_one(fd, READS, b, n, 0, &result))
-		return result;
-	return real()->read(fd, b, n);
+	return move_one(fd, READS, b, n, 0, &result) ? result : real()->read(fd, b, n);
 }
 
-EXPORT ssize_t write(int fd, const void *b, size_t n)
+APART static ssize_t write_moved(int fd, const void *b, size_t n)
 {
 	ssize_t result;
 
-	if (table_moves(fd) && move_one(fd, WRITES, b, n, 0, &result))
-		return result;
-	return real()->write(fd, b, n);
+	return move_one(fd, WRITES, (void *)(uintptr_t)b, n, 0, &result) ? result : real()->write(fd, b, n);
+}
+
+EXPORT HOT OWN_PAGE ssize_t read(int fd, void *b, size_t n)
+{
+	return table_moves(fd) ? read_moved(fd, b, n) : real()->read(fd, b, n);
+}
+
+EXPORT HOT ssize_t write(int fd, const void *b, size_t n)
+{
+	return table_moves(fd) ? write_moved(fd, b, n) : real()->write(fd, b, n);
 }
 
 EXPORT ssize_t readv(int fd, const struct iovec *iov, int n)
@@ -125,7 +131,7 @@ EXPORT ssize_t pwritev64v2(int fd, const struct iovec *iov, int n, off64_t offse
 }
 
 /* Flags under which there is nothing to move: urgent data is neither sent nor received, and the error queue is empty. */
-static bool odd(int flags, ssize_t *result)
+APART static bool odd(int flags, ssize_t *result)
 {
 	if (flags & MSG_OOB)
 		errno = EOPNOTSUPP;
@@ -137,7 +143,7 @@ static bool odd(int flags, ssize_t *result)
 	return true;
 }
 
-static bool receive(int fd, const struct iovec *iov, int n, int flags, ssize_t *result)
+APART static bool receive(int fd, const struct iovec *iov, int n, int flags, ssize_t *result)
 {
 	char waste[16384];
 	struct iovec away = { waste, sizeof(waste) };
@@ -163,7 +169,7 @@ EXPORT ssize_t recvfrom(int fd, void *b, size_t n, int flags, struct sockaddr *f
 	return result;
 }
 
-EXPORT ssize_t recv(int fd, void *b, size_t n, int flags)
+EXPORT HOT ssize_t recv(int fd, void *b, size_t n, int flags)
 {
 	struct iovec iov = { b, n };
 	ssize_t result;
@@ -185,11 +191,11 @@ EXPORT ssize_t recvmsg(int fd, struct msghdr *m, int flags)
 	return result;
 }
 
-EXPORT ssize_t send(int fd, const void *b, size_t n, int flags)
+EXPORT HOT ssize_t send(int fd, const void *b, size_t n, int flags)
 {
 	ssize_t result;
 
-	if (table_moves(fd) && (odd(flags, &result) || move_one(fd, WRITES, b, n, flags, &result)))
+	if (table_moves(fd) && (odd(flags, &result) || move_one(fd, WRITES, (void *)(uintptr_t)b, n, flags, &result)))
 		return result;
 	return real()->send(fd, b, n, flags);
 }
@@ -198,7 +204,7 @@ EXPORT ssize_t sendto(int fd, const void *b, size_t n, int flags, const struct s
 {
 	ssize_t result;
 
-	if (table_moves(fd) && (odd(flags, &result) || move_one(fd, WRITES, b, n, flags, &result)))
+	if (table_moves(fd) && (odd(flags, &result) || move_one(fd, WRITES, (void *)(uintptr_t)b, n, flags, &result)))
 		return result;
 	return real()->sendto(fd, b, n, flags, to, size);
 }

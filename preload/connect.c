@@ -65,7 +65,7 @@ static void stay_plain(int fd, bool client, uint32_t reason, const union address
 
 /* ---- socket ---- */
 
-EXPORT int socket(int domain, int type, int protocol)
+EXPORT HOT int socket(int domain, int type, int protocol)
 {
 	int fd = real()->socket(domain, type, protocol);
 
@@ -187,7 +187,17 @@ static void disconnect(int fd)
 	sock_put(s);
 }
 
-EXPORT int connect(int fd, const struct sockaddr *to, socklen_t size)
+/* Of a socket that is TCP, and was marked or need not be. */
+static int connect_ended(int fd, int result, int buffer, const union address *peer, bool unasked)
+{
+	if (result != 0 && errno != EINPROGRESS && errno != EINTR) {
+		servers_said_other(peer);
+		return result;
+	}
+	return begin(fd, result, buffer, peer, unasked);
+}
+
+APART static int connect_any(int fd, const struct sockaddr *to, socklen_t size)
 {
 	union address peer;
 	struct device *d;
@@ -231,13 +241,32 @@ EXPORT int connect(int fd, const struct sockaddr *to, socklen_t size)
 		errno = err;
 		return result;
 	}
-	if (result != 0 && errno != EINPROGRESS && errno != EINTR) {
-		servers_said_other(&peer);
-		return result;
-	}
-	if (result == 0 && unasked && plain_list(fd, d, true, SMC_DECL_PEERNOSMC, &peer))
+	if (result == 0 && unasked && plain_list(fd, d, true, SMC_DECL_PEERNOSMC, &peer)) {
+		plain_again_to(&peer, d, now_ns());
 		return 0;
-	return begin(fd, result, buffer, &peer, unasked);
+	}
+	return connect_ended(fd, result, buffer, &peer, unasked);
+}
+
+/* What goes wrong is not the commonest. */
+APART static int not_again(int fd, int result, const struct sockaddr *to, socklen_t size)
+{
+	union address peer = address_connected(to, size);
+
+	return connect_ended(fd, result, buffer_asked(fd), &peer, true);
+}
+
+EXPORT HOT int connect(int fd, const struct sockaddr *to, socklen_t size)
+{
+	int result;
+
+	if (!plain_may_again(fd, to, size))
+		return connect_any(fd, to, size);
+	result = real()->connect(fd, to, size);
+	if (result != 0)
+		return not_again(fd, result, to, size);
+	plain_count_again(fd);
+	return 0;
 }
 
 /* ---- listen ---- */
@@ -256,7 +285,7 @@ static void join_device(struct sock *s, int fd, struct device *d)
 }
 
 /* Mark a listener for the device that there is now; describe it there. Several threads can accept from it. */
-static void join(struct sock *s, int fd)
+static HOT void join(struct sock *s, int fd)
 {
 	struct device *d = device_current();
 
@@ -340,28 +369,17 @@ void listeners_passed(void)
 /* ---- accept ---- */
 
 /* On TCP. The listener's device is the one that there is now. */
-static void take_plain(int fd, const struct sock *listener, uint32_t reason, const union address *peer)
+static inline void take_plain(int fd, const struct sock *listener, uint32_t reason, const union address *peer)
 {
 	if (listener->device == NULL || !plain_list(fd, listener->device, false, reason, peer))
 		stay_plain(fd, false, reason, peer);
 }
 
 /* false: the connection is reset, since nobody can tell what its client expects. */
-static bool take(int fd, int flags, const struct sock *listener, const union address *peer)
+APART static bool take_promised(int fd, int flags, const struct sock *listener, const union address *peer, int answer)
 {
-	int answer;
-	struct sock *s;
+	struct sock *s = answer < 0 ? NULL : sock_new(SOCK_HANDSHAKE, false);
 
-	if (listener->shared->awaits != CLC_PROPOSAL) {
-		take_plain(fd, listener, SMC_DECL_NOSMCDEV, peer);
-		return true;
-	}
-	answer = smcopt_ask(fd);
-	if (answer == -ENODATA || (answer > 0 && answer != SMCOPT_SMC)) { /* ENODATA: older than the mark */
-		take_plain(fd, listener, SMC_DECL_PEERNOSMC, peer);
-		return true;
-	}
-	s = answer < 0 ? NULL : sock_new(SOCK_HANDSHAKE, false);
 	if (s == NULL) {
 		debug("fd %d is reset: cannot tell whether it is SMC", fd);
 		tcp_reset(fd);
@@ -384,8 +402,24 @@ static bool take(int fd, int flags, const struct sock *listener, const union add
 	return true;
 }
 
+static inline bool take(int fd, int flags, const struct sock *listener, const union address *peer)
+{
+	int answer;
+
+	if (listener->shared->awaits != CLC_PROPOSAL) {
+		take_plain(fd, listener, SMC_DECL_NOSMCDEV, peer);
+		return true;
+	}
+	answer = smcopt_ask(fd);
+	if (answer == -ENODATA || (answer > 0 && answer != SMCOPT_SMC)) { /* ENODATA: older than the mark */
+		take_plain(fd, listener, SMC_DECL_PEERNOSMC, peer);
+		return true;
+	}
+	return take_promised(fd, flags, listener, peer, answer);
+}
+
 /* A thread that waits here may be the only one to look after what link groups keep. Returns what poll does. */
-static int wait_for_client(struct sock *listener, int fd)
+APART static int wait_beside(struct sock *listener, int fd)
 {
 	struct pollfd in = { .fd = fd, .events = POLLIN };
 
@@ -401,8 +435,13 @@ static int wait_for_client(struct sock *listener, int fd)
 	}
 }
 
+static inline int wait_for_client(struct sock *listener, int fd)
+{
+	return link_busy() ? wait_beside(listener, fd) : 1;
+}
+
 /* The kernel tells the client's address as it accepts, which costs less than asking for it later. */
-static int accept_from(int fd, struct sockaddr *from, socklen_t *size, int flags, union address *peer)
+static HOT int accept_from(int fd, struct sockaddr *from, socklen_t *size, int flags, union address *peer)
 {
 	socklen_t room = from != NULL && size != NULL ? *size : 0, own_size = sizeof(*peer);
 	int made;
@@ -415,7 +454,7 @@ static int accept_from(int fd, struct sockaddr *from, socklen_t *size, int flags
 	return made;
 }
 
-static int accept_with(int fd, struct sockaddr *from, socklen_t *size, int flags)
+static HOT int accept_with(int fd, struct sockaddr *from, socklen_t *size, int flags)
 {
 	socklen_t room = size != NULL ? *size : 0;
 
@@ -432,22 +471,27 @@ static int accept_with(int fd, struct sockaddr *from, socklen_t *size, int flags
 		if (size != NULL)
 			*size = room;
 		made = listener != NULL && wait_for_client(listener, fd) < 0 ? -1 : accept_from(fd, from, size, flags, &peer);
-		saved = errno;
-		kept = made < 0 || listener == NULL || take(made, flags, listener, &peer);
-		if (listener != NULL)
+		if (listener == NULL)
+			return made;
+		kept = made < 0 || take(made, flags, listener, &peer);
+		if (made >= 0) {
 			sock_put(listener);
-		errno = saved;
+		} else {
+			saved = errno;
+			sock_put(listener);
+			errno = saved;
+		}
 		if (kept)
 			return made;
 	}
 }
 
-EXPORT int accept4(int fd, struct sockaddr *from, socklen_t *size, int flags)
+EXPORT HOT int accept4(int fd, struct sockaddr *from, socklen_t *size, int flags)
 {
 	return accept_with(fd, from, size, flags);
 }
 
-EXPORT int accept(int fd, struct sockaddr *from, socklen_t *size)
+EXPORT HOT int accept(int fd, struct sockaddr *from, socklen_t *size)
 {
 	return accept_with(fd, from, size, 0);
 }

@@ -16,6 +16,7 @@
 #include "epoll.h"
 #include "handshake.h"
 #include "io.h"
+#include "plain.h"
 #include "real.h"
 #include "table.h"
 
@@ -34,10 +35,8 @@ static void forget(int fd)
 	table_note(fd, NOTE_NONE);
 }
 
-EXPORT int close(int fd)
+APART static int close_known(int fd)
 {
-	if (table_pass(fd))
-		return real()->close(fd);
 	if (hidden_has(fd)) {
 		errno = EBADF;
 		return -1;
@@ -45,6 +44,11 @@ EXPORT int close(int fd)
 	if (fd_known(fd) && process_is_ours())
 		forget(fd);
 	return real()->close(fd);
+}
+
+EXPORT HOT int close(int fd)
+{
+	return table_pass(fd) ? real()->close(fd) : close_known(fd);
 }
 
 static int close_between(unsigned int first, unsigned int last, int flags)
@@ -240,15 +244,17 @@ static void note_option(struct sock *s, int name, const void *value, socklen_t s
 		atomic_store(&s->shared->buffer, *(const int *)value);
 }
 
-atomic_bool fast_open_asked;
+HOT_DATA atomic_bool fast_open_asked;
 
-EXPORT int setsockopt(int fd, int level, int name, const void *value, socklen_t size)
+APART static int set_option(int fd, int level, int name, const void *value, socklen_t size)
 {
 	int result = real()->setsockopt(fd, level, name, value, size);
 	struct sock *s;
 
-	if (result == 0 && level == IPPROTO_TCP && name == TCP_FASTOPEN_CONNECT)
+	if (result == 0 && level == IPPROTO_TCP && name == TCP_FASTOPEN_CONNECT) {
 		atomic_store(&fast_open_asked, true);
+		plain_not_again();
+	}
 	if (result != 0 || level != SOL_SOCKET || (unsigned int)fd >= TABLE_SIZE)
 		return result;
 	if (name == SO_RCVBUF && size >= sizeof(int) && !table_has(fd)) {
@@ -261,6 +267,13 @@ EXPORT int setsockopt(int fd, int level, int name, const void *value, socklen_t 
 		sock_put(s);
 	}
 	return result;
+}
+
+EXPORT HOT int setsockopt(int fd, int level, int name, const void *value, socklen_t size)
+{
+	if (!table_has(fd) && !(level == SOL_SOCKET && name == SO_RCVBUF) && !(level == IPPROTO_TCP && name == TCP_FASTOPEN_CONNECT))
+		return real()->setsockopt(fd, level, name, value, size);
+	return set_option(fd, level, name, value, size);
 }
 
 /* The error that a failed handshake or a connection in SMC-D mode has for SO_ERROR, 0 for none; -1: it is the kernel's. */

@@ -11,10 +11,10 @@
 #include "debug.h"
 #include "real.h"
 
-bool debugging;
+HOT_DATA bool debugging;
 static uint64_t buffer; /* 0: nobody says */
 static char *mount;
-static bool off;
+HOT_DATA static bool off;
 
 void debug_line(const char *format, ...)
 {
@@ -72,7 +72,7 @@ const char *environment_mount(void)
 	return mount;
 }
 
-bool environment_off(void)
+HOT bool environment_off(void)
 {
 	return off;
 }

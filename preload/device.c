@@ -16,17 +16,19 @@
 #include "debug.h"
 #include "real.h"
 #include "table.h"
+#include "ticks.h"
 
 /* Room for 8,176 slots, of which only those used take memory. */
 enum { BLOCK_SIZE = 1 << 20 };
 
 static const int64_t look_again = INT64_C(1000000000);
-/* From one look at the mount point to the next. */
-static const int64_t look_pause = INT64_C(10000000);
+/* From one look at the mount point to the next; with what plain.c adds, 10 ms. */
+static const int64_t look_pause = INT64_C(8000000);
 
 struct lock device_lock;
-static struct device *_Atomic current;
-static _Atomic int64_t looked; /* at the mount point */
+HOT_DATA static struct device *_Atomic current;
+HOT_DATA static _Atomic int64_t looked; /* at the mount point */
+HOT_DATA static _Atomic uint64_t looked_until; /* ticks: no look before */
 static int64_t not_before; /* under the lock: no look for a device earlier */
 static struct device *parents; /* what a child of fork begins with */
 
@@ -117,7 +119,11 @@ static void check_mount(struct device *d)
 	int64_t now = now_ns();
 	dev_t at;
 
-	if (now - atomic_load_explicit(&looked, memory_order_relaxed) < look_pause || !lock_try(&device_lock))
+	if (now - atomic_load_explicit(&looked, memory_order_relaxed) < look_pause) {
+		atomic_store_explicit(&looked_until, ticks_until(now), memory_order_relaxed);
+		return;
+	}
+	if (!lock_try(&device_lock))
 		return;
 	atomic_store_explicit(&looked, now, memory_order_relaxed);
 	at = file_system(AT_FDCWD, d->point);
@@ -190,7 +196,7 @@ static struct device *device_open(int *err)
 	return d;
 }
 
-struct device *device_current(void)
+APART static struct device *look(void)
 {
 	struct device *d = atomic_load_explicit(&current, memory_order_acquire);
 	int saved = errno, err;
@@ -217,6 +223,15 @@ struct device *device_current(void)
 	lock_release(&device_lock);
 	errno = saved;
 	return d;
+}
+
+HOT struct device *device_current(void)
+{
+	struct device *d = atomic_load_explicit(&current, memory_order_acquire);
+
+	if (d != NULL && ticks() < atomic_load_explicit(&looked_until, memory_order_relaxed) && !atomic_load_explicit(&d->dead, memory_order_relaxed))
+		return d;
+	return look();
 }
 
 /* One EID a line, padded with blanks. */
@@ -283,7 +298,7 @@ bool device_answered_lately(const struct device *d)
 
 enum { SMCOPT_LEVEL = 286, SMCOPT_NAME = 0x49534d01, SMCOPT_SIZE = 8, SMCOPT_MARK = 1 };
 
-static int put_option(int fd, const unsigned char value[SMCOPT_SIZE])
+static HOT int put_option(int fd, const unsigned char value[SMCOPT_SIZE])
 {
 	return real()->setsockopt(fd, SMCOPT_LEVEL, SMCOPT_NAME, value, SMCOPT_SIZE) != 0 ? -errno : 0;
 }
@@ -303,7 +318,7 @@ int smcopt_unmark(int fd)
 	return put_option(fd, value);
 }
 
-int smcopt_ask(int fd)
+HOT int smcopt_ask(int fd)
 {
 	unsigned char value[SMCOPT_SIZE];
 	socklen_t size = sizeof(value);

@@ -25,7 +25,7 @@ struct ending {
 	bool limited; /* one side was seen to have closed when until was set */
 };
 static struct ending *endings;
-static atomic_bool has_endings; /* for who looks without the lock */
+HOT_DATA atomic_bool has_endings;
 
 /* How long the end of one side waits for the other's (tcp_fin_timeout, for the same state of TCP). */
 static const int64_t close_ns = INT64_C(60000000000);
@@ -149,11 +149,6 @@ void link_sweep(void)
 	endings_sweep(now);
 	groups_sweep(now);
 	lock_release(&link_lock);
-}
-
-bool link_busy(void)
-{
-	return atomic_load_explicit(&has_endings, memory_order_relaxed) || groups_any();
 }
 
 void link_forked(void)

@@ -17,14 +17,9 @@ static const int64_t idle_ns = INT64_C(600000000000), idle_client_ns = INT64_C(6
 enum { MOST_POOLED = 256 };
 
 static struct group *groups;
-static atomic_bool has_groups; /* for who looks without the lock */
+HOT_DATA atomic_bool has_groups;
 static uint32_t last_id;
 static unsigned int users; /* of all groups: connections and handshakes */
-
-bool groups_any(void)
-{
-	return atomic_load_explicit(&has_groups, memory_order_relaxed);
-}
 
 void groups_forked(void)
 {

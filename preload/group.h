@@ -60,7 +60,6 @@ int group_join_page(struct group *g, uint64_t token);
 void group_describe(struct group *g, const struct clc_answer *peer);
 
 void groups_sweep(int64_t now);
-bool groups_any(void);
 void groups_forked(void);
 
 #endif

@@ -66,9 +66,13 @@ void link_end(struct sock *s);
 bool link_left(const struct sock *s);
 
 /* Looks after what waits for its end, idle groups and lost peers. now: in ns. */
+extern atomic_bool has_groups, has_endings; /* for who looks without the lock */
 void link_sweep(void);
 /* Whether there is anything to look after. */
-bool link_busy(void);
+static inline bool link_busy(void)
+{
+	return atomic_load_explicit(&has_endings, memory_order_relaxed) || atomic_load_explicit(&has_groups, memory_order_relaxed);
+}
 
 /* No news by the doorbell page any more. */
 void link_leave_page(struct link *l);

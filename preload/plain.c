@@ -3,6 +3,9 @@
 #include <errno.h>
 #include <string.h>
 
+#include "../clients/c/procs.h"
+#include "connect.h"
+#include "debug.h"
 #include "plain.h"
 #include "real.h"
 #include "settle.h"
@@ -12,12 +15,14 @@
 /* Lines of numbers that are closed stay, so not all that there is room for may become such. */
 enum { NUMBERS = 4096 };
 
-static struct device *_Atomic listing; /* that the lines are on */
+HOT_DATA struct plain_again plain_again;
+HOT_DATA static struct device *_Atomic listing; /* that the lines are on */
 static struct lock renewing;
 
 void plain_forked(void)
 {
 	atomic_store(&listing, NULL);
+	plain_not_again();
 	renewing.word = 0;
 }
 
@@ -25,6 +30,7 @@ static void renew(struct device *d)
 {
 	lock_take(&renewing);
 	if (atomic_load(&listing) != d) {
+		plain_not_again();
 		for (int fd = 0; fd < NUMBERS; fd++)
 			atomic_store(&table[fd].line, 0);
 		atomic_store_explicit(&listing, d, memory_order_release);
@@ -33,7 +39,7 @@ static void renew(struct device *d)
 }
 
 /* The line of a number; 0: there is no room. */
-static uint32_t line_of(int fd, struct device *d)
+static HOT uint32_t line_of(int fd, struct device *d)
 {
 	struct entry *e = &table[fd];
 	uint32_t line;
@@ -48,9 +54,27 @@ static uint32_t line_of(int fd, struct device *d)
 	return line;
 }
 
+/* ---- the same once more ---- */
+
+void plain_again_to(const union address *peer, struct device *d, int64_t now)
+{
+	uint64_t until = ticks_until(now), to;
+
+	plain_not_again();
+	if (until == 0 || peer->any.sa_family != AF_INET || debugging || atomic_load(&fast_open_asked))
+		return;
+	memcpy(&to, &peer->four, sizeof(to));
+	plain_again.lines = d->procs->map;
+	plain_again.counter = fallback_counter(d->procs, true, SMC_DECL_PEERNOSMC);
+	atomic_store(&plain_again.to, to);
+	atomic_store_explicit(&plain_again.until, until, memory_order_release);
+}
+
+/* ---- lines ---- */
+
 HOT bool plain_list(int fd, struct device *d, bool client, uint32_t reason, const union address *peer)
 {
-	unsigned char b[SLOT_SIZE] = { [4] = 1, [5] = client ? 1 : 2, [6] = 1, [7] = SMC_ACTIVE };
+	unsigned char b[SLOT_SIZE] = { [LINE_IS] = 1, [5] = client ? 1 : 2, [6] = 1, [7] = SMC_ACTIVE };
 	uint32_t line, number = (uint32_t)fd + 1;
 	bool six = !address_is_four(peer);
 
@@ -59,8 +83,8 @@ HOT bool plain_list(int fd, struct device *d, bool client, uint32_t reason, cons
 	line = line_of(fd, d);
 	if (line == 0)
 		return false;
-	b[8] = six ? 6 : 4;
-	address_put(b, 32, 12, peer, six);
+	b[LINE_FAMILY] = six ? 6 : 4;
+	address_put(b, LINE_HOST, LINE_PORT, peer, six);
 	memcpy(b + 68, &reason, 4);
 	memcpy(b + 76, &number, 4);
 	if (!slot_says(d->procs, line, b))

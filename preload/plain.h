@@ -12,11 +12,67 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include <netinet/in.h>
+#include <string.h>
+
+#include "../clients/c/hot.h"
 #include "address.h"
 #include "device.h"
+#include "table.h"
+#include "ticks.h"
 
 /* A connection that has just come about is on TCP: counted and listed. false: not so, its line needs a sock. */
 bool plain_list(int fd, struct device *d, bool client, uint32_t reason, const union address *peer);
+
+/*
+ * The same once more: an IPv4 server that was connected to from the same number, and known to be on TCP, in the last two milliseconds. All that
+ * is looked at lies in the page of the table's first entries and in that of the process's first lines and counters.
+ */
+struct plain_again {
+	_Atomic uint64_t to;    /* the start of its address: family, port, host */
+	_Atomic uint64_t until; /* ticks; 0: nothing */
+	const unsigned char *lines;
+	_Atomic uint64_t *counter;
+};
+extern struct plain_again plain_again;
+
+enum { PLAIN_CLIENT = 0x01010101, LINE_IS = 4, LINE_FAMILY = 8, LINE_PORT = 12, LINE_HOST = 32 };
+
+static inline bool plain_may_again(int fd, const struct sockaddr *to, socklen_t size)
+{
+	const unsigned char *line;
+	struct sockaddr_in a;
+	uint64_t is_to;
+	uint32_t is, host;
+	uint16_t port;
+
+	if (!table_noted(fd, NOTE_FRESH) || table[fd].line == 0 || to == NULL || size < sizeof(a))
+		return false;
+	memcpy(&a, to, sizeof(a));
+	memcpy(&is_to, &a, sizeof(is_to));
+	if (atomic_load_explicit(&plain_again.until, memory_order_acquire) < ticks() || plain_again.to != is_to)
+		return false;
+	line = plain_again.lines + table[fd].line;
+	memcpy(&is, line + LINE_IS, sizeof(is));
+	memcpy(&port, line + LINE_PORT, sizeof(port));
+	memcpy(&host, line + LINE_HOST, sizeof(host));
+	return is == PLAIN_CLIENT && line[LINE_FAMILY] == 4 && port == ntohs(a.sin_port) && host == a.sin_addr.s_addr;
+}
+
+static inline void plain_count_again(int fd)
+{
+	atomic_store_explicit(&table[fd].note, NOTE_TCP, memory_order_relaxed);
+	atomic_fetch_add_explicit(plain_again.counter, 1, memory_order_relaxed);
+}
+
+/* A connection to a server that is known to be on TCP has just been listed. */
+void plain_again_to(const union address *peer, struct device *d, int64_t now);
+
+/* A server is not, or not for sure, on TCP any more. */
+static inline void plain_not_again(void)
+{
+	atomic_store_explicit(&plain_again.until, 0, memory_order_relaxed);
+}
 
 /* There will be another descriptor or process that has it: a sock in place of the note. */
 void plain_keep(int fd);

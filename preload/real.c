@@ -10,7 +10,7 @@
 #include "real.h"
 #include "syscall.h"
 
-struct real real_functions;
+_Alignas(64) struct real real_functions;
 
 /* Older C libraries lack some; programs that use these do not run there, but the library must not crash on asking. */
 static int no_close_range(unsigned int first, unsigned int last, int flags)
@@ -45,6 +45,7 @@ void real_find(void)
 		real_functions.epoll_pwait2 = no_epoll_pwait2;
 	if (real_functions.execveat == NULL)
 		real_functions.execveat = no_execveat;
+	real_functions.found = true;
 	errno = saved;
 }
 

@@ -17,6 +17,8 @@
 #include <sys/uio.h>
 #include <time.h>
 
+#include "../clients/c/hot.h"
+
 struct mmsghdr;
 struct io_uring;
 struct io_uring_params;
@@ -27,16 +29,16 @@ struct io_uring_params;
 #define REAL_FUNCTIONS(X)                                                                              \
 	X(int, close, (int))                                                                           \
 	X(int, socket, (int, int, int))                                                                \
+	X(int, connect, (int, const struct sockaddr *, socklen_t))                                     \
+	X(int, accept4, (int, struct sockaddr *, socklen_t *, int))                                    \
+	X(ssize_t, read, (int, void *, size_t))                                                        \
+	X(ssize_t, write, (int, const void *, size_t))                                                 \
+	X(int, setsockopt, (int, int, int, const void *, socklen_t))                                   \
 	X(int, close_range, (unsigned int, unsigned int, int))                                         \
 	X(int, listen, (int, int))                                                                     \
 	X(int, accept, (int, struct sockaddr *, socklen_t *))                                          \
-	X(int, accept4, (int, struct sockaddr *, socklen_t *, int))                                    \
-	X(int, connect, (int, const struct sockaddr *, socklen_t))                                     \
 	X(int, shutdown, (int, int))                                                                   \
 	X(int, getsockopt, (int, int, int, void *, socklen_t *))                                       \
-	X(int, setsockopt, (int, int, int, const void *, socklen_t))                                   \
-	X(ssize_t, read, (int, void *, size_t))                                                        \
-	X(ssize_t, write, (int, const void *, size_t))                                                 \
 	X(ssize_t, readv, (int, const struct iovec *, int))                                            \
 	X(ssize_t, writev, (int, const struct iovec *, int))                                           \
 	X(ssize_t, preadv2, (int, const struct iovec *, int, off_t, int))                              \
@@ -81,7 +83,9 @@ struct io_uring_params;
 	X(pid_t, fork, (void))                                                                         \
 	X(void, _exit, (int))
 
+/* The first ones share a line of the cache with what is asked before each call. */
 struct real {
+	bool found;
 #define REAL_MEMBER(type, name, arguments) type(*name) arguments;
 	REAL_FUNCTIONS(REAL_MEMBER)
 #undef REAL_MEMBER
@@ -95,7 +99,7 @@ void real_at_fork(void (*before)(void), void (*in_parent)(void), void (*in_child
 
 static inline bool real_found(void)
 {
-	return real_functions._exit != NULL;
+	return real_functions.found;
 }
 
 /* A constructor of another library can call before this one's has run. */
@@ -108,8 +112,5 @@ static inline const struct real *real(void)
 
 /* What this library puts in front. */
 #define EXPORT __attribute__((visibility("default")))
-
-/* What short connections run through lies together: they find the caches cold. */
-#define HOT __attribute__((hot))
 
 #endif

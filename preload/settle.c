@@ -8,7 +8,7 @@
 #include "device.h"
 #include "settle.h"
 
-void tell_fallback(struct device *d, bool client, int fd, uint32_t reason, uint32_t diagnosis)
+HOT void tell_fallback(struct device *d, bool client, int fd, uint32_t reason, uint32_t diagnosis)
 {
 	if (d != NULL)
 		count_fallback(d->procs, client, reason);

@@ -101,7 +101,7 @@ static void give_back(struct sock *s)
 		holders_leave(s->shared, s->place, s->last);
 }
 
-void sock_put(struct sock *s)
+HOT void sock_put(struct sock *s)
 {
 	if (atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) != 1)
 		return;

@@ -11,15 +11,15 @@
 #include "table.h"
 
 struct entry table[TABLE_SIZE];
-static _Atomic int end;
+HOT_DATA _Atomic int table_reach;
 
 int table_end(void)
 {
-	return atomic_load(&end);
+	return atomic_load(&table_reach);
 }
 
 /* Not of one that is gone: its object may be another's already. */
-static bool hold(struct sock *s)
+static HOT bool hold(struct sock *s)
 {
 	uint32_t refs = atomic_load_explicit(&s->refs, memory_order_relaxed);
 
@@ -30,7 +30,7 @@ static bool hold(struct sock *s)
 }
 
 /* The entry is looked at again after the reference was taken: only then it was the table's when it became ours. */
-struct sock *table_get(int fd, bool any)
+HOT struct sock *table_get(int fd, bool any)
 {
 	uintptr_t entry;
 
@@ -51,27 +51,20 @@ struct sock *table_get(int fd, bool any)
 	}
 }
 
-static void reach(int fd)
+void table_reach_to(int fd)
 {
-	int last = atomic_load_explicit(&end, memory_order_relaxed);
+	int last = atomic_load(&table_reach);
 
-	while (last <= fd && !atomic_compare_exchange_weak(&end, &last, fd + 1))
+	while (last <= fd && !atomic_compare_exchange_weak(&table_reach, &last, fd + 1))
 		;
 }
 
 void table_set(int fd, struct sock *s, bool plain)
 {
-	reach(fd);
+	if (fd >= atomic_load_explicit(&table_reach, memory_order_relaxed))
+		table_reach_to(fd);
 	plain_forget(fd);
 	atomic_store_explicit(&table[fd].sock, (uintptr_t)s | (plain ? TABLE_PLAIN : 0), memory_order_release);
-}
-
-void table_note(int fd, enum note note)
-{
-	if ((unsigned int)fd >= TABLE_SIZE)
-		return;
-	reach(fd);
-	atomic_store_explicit(&table[fd].note, note, memory_order_relaxed);
 }
 
 void table_more(int fd)

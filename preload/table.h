@@ -64,6 +64,18 @@ static inline bool table_noted(int fd, enum note note)
 	return (unsigned int)fd < TABLE_SIZE && atomic_load_explicit(&table[fd].note, memory_order_relaxed) == note;
 }
 
+extern _Atomic int table_reach;
+void table_reach_to(int fd);
+
+static inline void table_note(int fd, enum note note)
+{
+	if ((unsigned int)fd >= TABLE_SIZE)
+		return;
+	if (__builtin_expect(fd >= atomic_load_explicit(&table_reach, memory_order_relaxed), 0))
+		table_reach_to(fd);
+	atomic_store_explicit(&table[fd].note, note, memory_order_relaxed);
+}
+
 /* Whether nothing is kept of a descriptor but a note, which is taken away: it is about to be closed. */
 static inline bool table_pass(int fd)
 {
@@ -89,7 +101,6 @@ struct sock *table_get(int fd, bool any);
 
 void table_set(int fd, struct sock *s, bool plain);
 
-void table_note(int fd, enum note note);
 /* Something else is kept of the number. */
 void table_more(int fd);
 

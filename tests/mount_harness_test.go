@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -52,11 +53,18 @@ func tempDir(t *testing.T) string {
 
 func mountDeviceOn(t *testing.T, point string, args ...string) *device {
 	t.Helper()
+	return mountDeviceBy(t, nil, point, args...)
+}
+
+// mountDeviceBy has a command start the daemon, that takes privileges from it.
+func mountDeviceBy(t *testing.T, command []string, point string, args ...string) *device {
+	t.Helper()
 	d := &device{
 		t: t, Point: point, Dir: filepath.Join(point, "devices", "loopback-ism"),
 		log: new(logBuffer), ended: make(chan struct{}),
 	}
-	d.cmd = exec.Command(filepath.Join(bin, "ismfs"), append([]string{"mount", "--foreground", point}, args...)...)
+	command = slices.Concat(command, []string{filepath.Join(bin, "ismfs"), "mount", "--foreground", point}, args)
+	d.cmd = exec.Command(command[0], command[1:]...)
 	d.cmd.Stderr = d.log
 	if err := d.cmd.Start(); err != nil {
 		t.Fatal(err)

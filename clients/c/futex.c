@@ -11,7 +11,7 @@
 #define NS_PER_S INT64_C(1000000000)
 #define NS_PER_MS INT64_C(1000000)
 
-int64_t now_ns(void)
+HOT int64_t now_ns(void)
 {
 	struct timespec t;
 

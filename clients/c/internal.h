@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "cursor.h"
+#include "hot.h"
 #include "ismfs.h"
 
 /* The two directions of a connection as seen by one side; also the byte of the wait state in which that thread announces its sleep. */
@@ -68,6 +69,8 @@ enum counter {
 void count_one(struct ismfs_procs *procs, enum counter which);
 void count_add(struct ismfs_procs *procs, enum counter which, int64_t n);
 void count_buffer(struct ismfs_procs *procs, size_t size); /* a receive buffer that comes into use */
+/* Where that stands. */
+_Atomic uint64_t *fallback_counter(struct ismfs_procs *procs, bool client, uint32_t code);
 void count_fallback(struct ismfs_procs *procs, bool client, uint32_t code);
 void count_handshake_error(struct ismfs_procs *procs, bool client);
 

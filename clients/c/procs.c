@@ -94,20 +94,26 @@ void count_buffer(struct ismfs_procs *procs, size_t size)
 	count(procs, COUNT_RX_USAGE, size);
 }
 
-static void count_at(struct ismfs_procs *procs, size_t offset)
+static _Atomic uint64_t *counter_at(struct ismfs_procs *procs, size_t offset)
 {
-	if (procs != NULL)
-		atomic_fetch_add_explicit((_Atomic uint64_t *)(void *)(procs->map + offset), 1, memory_order_relaxed);
+	return (_Atomic uint64_t *)(void *)(procs->map + offset);
 }
 
-void count_fallback(struct ismfs_procs *procs, bool client, uint32_t code)
+HOT _Atomic uint64_t *fallback_counter(struct ismfs_procs *procs, bool client, uint32_t code)
 {
-	count_at(procs, FALLBACKS + 16 * smc_decline_index(code) + (client ? 8 : 0));
+	return counter_at(procs, FALLBACKS + 16 * smc_decline_index(code) + (client ? 8 : 0));
+}
+
+HOT void count_fallback(struct ismfs_procs *procs, bool client, uint32_t code)
+{
+	if (procs != NULL)
+		atomic_fetch_add_explicit(fallback_counter(procs, client, code), 1, memory_order_relaxed);
 }
 
 void count_handshake_error(struct ismfs_procs *procs, bool client)
 {
-	count_at(procs, ERRORS + (client ? 0 : 8));
+	if (procs != NULL)
+		atomic_fetch_add_explicit(counter_at(procs, ERRORS + (client ? 0 : 8)), 1, memory_order_relaxed);
 }
 
 /* The block may be there already, from another opener in this process: its size is set once. */

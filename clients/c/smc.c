@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stddef.h>
 
+#include "hot.h"
 #include "ismfs.h"
 #include "smc.h"
 
@@ -24,7 +25,7 @@ static const struct {
 
 enum { DECLINES = sizeof(declines) / sizeof(declines[0]) };
 
-unsigned int smc_decline_index(uint32_t code)
+HOT unsigned int smc_decline_index(uint32_t code)
 {
 	unsigned int interr = 0;
 
