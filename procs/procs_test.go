@@ -31,6 +31,10 @@ func conns() map[string]Conn {
 			Role: Server, Mode: TCP, State: smc.AppCloseWait1, ShutRead: true, Reason: smc.DeclPeerDecl, PeerDiagnosis: smc.DeclNoUEID,
 			Local: netip.MustParseAddrPort("[2001:db8::1]:1"), Peer: netip.MustParseAddrPort("[::ffff:10.0.0.1]:65535"),
 		},
+		"TCP, to be found": {
+			Role: Client, Mode: TCP, State: smc.Active, Reason: smc.DeclPeerNoSMC, Descriptor: 1 << 20,
+			Local: netip.MustParseAddrPort("0.0.0.0:0"), Peer: netip.MustParseAddrPort("10.0.0.1:80"),
+		},
 		"listener": {Listener: true, State: smc.Listen, Mode: SMCD, Local: netip.MustParseAddrPort("[::]:80")},
 	}
 }
@@ -105,7 +109,8 @@ func TestHostileSlots(t *testing.T) {
 		"kind": {c, offKind, 4}, "role": {c, offRole, 3}, "mode": {c, offMode, 3}, "state 0": {c, offState, 0},
 		"state 19": {c, offState, 19}, "state 28": {c, offState, 28}, "a connection in state LISTEN": {c, offState, byte(smc.Listen)},
 		"an active listener": {c, offKind, byte(Listener)}, "family 0": {c, offFamily, 0}, "family 10": {c, offFamily, 10},
-		"group's role": {g, offRole, 3}, "newline in the EID": {g, offEID + 1, '\n'}, "NUL in the EID": {g, offEID + 31, 0},
+		"a descriptor of SMC-D": {c, offDescriptor, 4},
+		"group's role":          {g, offRole, 3}, "newline in the EID": {g, offEID + 1, '\n'}, "NUL in the EID": {g, offEID + 31, 0},
 		"newline in the host": {g, offHost + 1, '\n'}, "blank in the host": {g, offHost + 1, ' '}, "ESC in the host": {g, offHost, 27},
 	} {
 		test.of[test.off] = test.v

@@ -1,0 +1,164 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package device
+
+import (
+	"encoding/binary"
+	"maps"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ismfs/ismfs/procs"
+	"github.com/ismfs/ismfs/smc"
+)
+
+// A pair is a TCP connection and the descriptor of its client's end.
+func pair(t *testing.T, network, address string) (client, server *net.TCPConn, fd uint32) {
+	t.Helper()
+	l, err := net.Listen(network, address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	c, err := net.Dial(network, l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	s, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Close() })
+	return c.(*net.TCPConn), s.(*net.TCPConn), descriptor(t, c.(*net.TCPConn))
+}
+
+func descriptor(t *testing.T, c syscall.Conn) uint32 {
+	t.Helper()
+	raw, err := c.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var number uint32
+	if err := raw.Control(func(fd uintptr) { number = uint32(fd) }); err != nil {
+		t.Fatal(err)
+	}
+	return number
+}
+
+// TestFoundSockets: of a descriptor the kernel's addresses and inode are listed, if it is a TCP connection to that peer, and nothing if it is not.
+func TestFoundSockets(t *testing.T) {
+	d := newDevice(t)
+	h := newBlock(t, d, self(), 4096)
+	var does [4]byte
+	if _, err := unix.Pread(h.FD(), does[:], procs.OffDoes); err != nil || procs.DoesFind != does[0]|does[3] {
+		t.Fatalf("the head says % x, %v", does, err)
+	}
+	client, server, fd := pair(t, "tcp4", "127.0.0.1:0")
+	six, _, fdSix := pair(t, "tcp6", "[::1]:0")
+	reset, other, fdReset := pair(t, "tcp4", "127.0.0.1:0")
+	other.SetLinger(0)
+	other.Close()
+	reset.Read(make([]byte, 1))
+	udp, err := net.Dial("udp4", server.LocalAddr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer udp.Close()
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	say := func(i int, fd uint32, peer net.Addr) {
+		describe(t, h, i, &procs.Conn{Role: procs.Client, Mode: procs.TCP, State: smc.Active, Reason: smc.DeclPeerNoSMC,
+			Peer: netip.MustParseAddrPort(peer.String()), Descriptor: fd + 1})
+	}
+	say(0, fd, client.RemoteAddr())
+	say(1, fd, client.RemoteAddr()) // once is enough
+	say(2, fdSix, six.RemoteAddr())
+	say(3, fdSix, client.RemoteAddr())
+	say(4, fdReset, reset.RemoteAddr())
+	say(5, descriptor(t, udp.(*net.UDPConn)), udp.RemoteAddr())
+	say(6, uint32(null.Fd()), client.RemoteAddr())
+	say(7, 1<<20, client.RemoteAddr())
+	say(8, 1<<32-2, client.RemoteAddr())
+	describe(t, h, 9, tcpConn(1))
+
+	want := make(map[uint64]string)
+	for _, c := range []*net.TCPConn{client, six} {
+		f, err := c.File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var st unix.Stat_t
+		err = unix.Fstat(int(f.Fd()), &st)
+		f.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		want[st.Ino] = c.LocalAddr().String() + " " + c.RemoteAddr().String()
+	}
+	want[0] = "10.0.0.1:1 10.0.0.2:80"
+	have, n := make(map[uint64]string), 0
+	for _, c := range listConns(t, d) {
+		have[c.Inode] = c.Local.String() + " " + c.Peer.String()
+		n++
+	}
+	if n != len(want) || !maps.Equal(have, want) {
+		t.Errorf("%d lines, %v; want %v", n, have, want)
+	}
+
+	client.Close()
+	if list := listConns(t, d); len(list) != len(want)-1 || slices.ContainsFunc(list, func(c ConnInfo) bool { return c.Descriptor == fd+1 }) {
+		t.Errorf("after a close: %+v", list)
+	}
+}
+
+// TestReadTCP: the tables as a little-endian host prints them.
+func TestReadTCP(t *testing.T) {
+	if binary.NativeEndian.Uint16([]byte{1, 0}) != 1 {
+		t.Skip("the tables here are of a little-endian host")
+	}
+	const header = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+	const rest = " 00000000:00000000 00:00000000 00000000     0        0 "
+	found := make(map[uint64]tcpSocket)
+	readTCP([]byte(header+
+		"   0: 0100007F:1A85 00000000:0000 0A"+rest+"5 1 0000000000000000 100 0 0 10 0\n"+
+		"   1: 0100007F:BDF6 0100007F:1E61 01"+rest+"77 1 0000000000000000 20 4 30 10 -1\n"+
+		"   2: 0200007F:BDF6 0100007F:1E61 08"+rest+"78 1 0000000000000000 20 4 30 10 -1\n"+
+		"   3: 0100007F:BDF8 0100007F:1E61 02"+rest+"79 1 0000000000000000 20 4 30 10 -1\n"+
+		"   4: 0100007F:BDFA 0100007F:1E61 06"+rest+"0 3 0000000000000000\n"+
+		"   5: 0100007F:BDFC 0100007F\n"+
+		"   6: 0100007G:BDF6 0100007F:1E61 01"+rest+"80 1\n"+
+		"   7: 00007F:BDF6 0100007F:1E61 01"+rest+"81 1\n"), found)
+	readTCP([]byte(header+
+		"   0: B80D0120000000000000000001000000:0001 0000000000000000FFFF00000100007F:0050 01"+rest+"90 1 0000000000000000 20 4 30 10 -1\n"), found)
+	want := map[uint64]tcpSocket{
+		77: {netip.MustParseAddrPort("127.0.0.1:48630"), netip.MustParseAddrPort("127.0.0.1:7777")},
+		78: {netip.MustParseAddrPort("127.0.0.2:48630"), netip.MustParseAddrPort("127.0.0.1:7777")},
+		90: {netip.MustParseAddrPort("[2001:db8::1]:1"), netip.MustParseAddrPort("[::ffff:127.0.0.1]:80")},
+	}
+	if !maps.Equal(found, want) {
+		t.Errorf("%v\nwant %v", found, want)
+	}
+}
+
+// TestCanFindSockets: not of a process that is not there.
+func TestCanFindSockets(t *testing.T) {
+	c, cmd := another(t)
+	if !canFindSockets(os.Getpid()) || !canFindSockets(int(c.TID)) {
+		t.Error("not of a process of its own uid")
+	}
+	cmd.Process.Kill()
+	cmd.Wait()
+	if canFindSockets(int(c.TID)) {
+		t.Error("of one that has exited")
+	}
+}
