@@ -23,7 +23,7 @@ type tcpSocket struct{ local, peer netip.AddrPort }
 
 // A socketFinder finds the sockets of one listing.
 type socketFinder struct {
-	tables map[uint64]map[uint64]tcpSocket // by the network namespace, then by the socket's inode
+	tables map[uint64]*socketTable // by the network namespace
 }
 
 // canFindSockets reports whether the daemon may look at the descriptors of a process, and at its namespace's connections.
@@ -68,10 +68,10 @@ func (f *socketFinder) find(p *described) {
 
 func (f *socketFinder) fill(p *described, c *procs.Conn) bool {
 	inode := socketInode(p.process.PID, c.Descriptor-1)
-	if inode == 0 {
+	if inode == 0 || p.netNS == 0 { // 0: it has just exited
 		return false
 	}
-	s, ok := f.table(p)[inode]
+	s, ok := f.look(p, inode)
 	if !ok || s.peer != c.Peer && s.peer != mapped(c.Peer) {
 		return false
 	}
@@ -107,28 +107,36 @@ func socketInode(pid int, fd uint32) uint64 {
 	return inode
 }
 
-// table returns the connections of a process's network namespace as they were at some moment of this listing. It is read twice:
-// the kernel hands it over in pieces, and where one ends can pass over a connection if another one goes just then.
-func (f *socketFinder) table(p *described) map[uint64]tcpSocket {
-	if t := f.tables[p.netNS]; t != nil {
-		return t
-	}
-	t := make(map[uint64]tcpSocket)
-	for range 2 {
-		for _, name := range []string{"net/tcp", "net/tcp6"} {
-			text, err := os.ReadFile(procPath(p.process.PID, name))
-			if err == nil { // ENOENT: no IPv6 here, or the process has just exited
-				readTCP(text, t)
-			}
-		}
-	}
-	if p.netNS != 0 {
+// tcpTables are read one after the other until a socket is found. Twice: the kernel hands a table over in pieces, and where one
+// ends can pass over a connection if another one goes just then.
+var tcpTables = [...]string{"net/tcp", "net/tcp6", "net/tcp", "net/tcp6"}
+
+// A socketTable has the connections of a network namespace, as far as they were read.
+type socketTable struct {
+	sockets map[uint64]tcpSocket // by their inodes
+	read    int                  // of tcpTables
+}
+
+func (f *socketFinder) look(p *described, inode uint64) (tcpSocket, bool) {
+	t := f.tables[p.netNS]
+	if t == nil {
+		t = &socketTable{sockets: make(map[uint64]tcpSocket)}
 		if f.tables == nil {
-			f.tables = make(map[uint64]map[uint64]tcpSocket)
+			f.tables = make(map[uint64]*socketTable)
 		}
 		f.tables[p.netNS] = t
 	}
-	return t
+	for {
+		s, ok := t.sockets[inode]
+		if ok || t.read == len(tcpTables) {
+			return s, ok
+		}
+		text, err := os.ReadFile(procPath(p.process.PID, tcpTables[t.read]))
+		if err == nil { // ENOENT: no IPv6 here, or the process has just exited
+			readTCP(text, t.sockets)
+		}
+		t.read++
+	}
 }
 
 // readTCP adds the connections that the text of /proc/net/tcp or tcp6 lists: whose handshake is over, and that are not closed.

@@ -19,7 +19,7 @@ import (
 )
 
 // A pair is a TCP connection and the descriptor of its client's end.
-func pair(t *testing.T, network, address string) (client, server *net.TCPConn, fd uint32) {
+func pair(t testing.TB, network, address string) (client, server *net.TCPConn, fd uint32) {
 	t.Helper()
 	l, err := net.Listen(network, address)
 	if err != nil {
@@ -39,7 +39,7 @@ func pair(t *testing.T, network, address string) (client, server *net.TCPConn, f
 	return c.(*net.TCPConn), s.(*net.TCPConn), descriptor(t, c.(*net.TCPConn))
 }
 
-func descriptor(t *testing.T, c syscall.Conn) uint32 {
+func descriptor(t testing.TB, c syscall.Conn) uint32 {
 	t.Helper()
 	raw, err := c.SyscallConn()
 	if err != nil {
@@ -160,5 +160,25 @@ func TestCanFindSockets(t *testing.T) {
 	cmd.Wait()
 	if canFindSockets(int(c.TID)) {
 		t.Error("of one that has exited")
+	}
+}
+
+// BenchmarkFoundSockets is the list of 1,000 connections that their process describes by their descriptors.
+func BenchmarkFoundSockets(b *testing.B) {
+	d, err := New(Config{Limits: DefaultLimits(8 << 30)})
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer d.Close()
+	h := newBlock(b, d, self(), 1<<20)
+	const n = 1000
+	for i := range n {
+		client, _, fd := pair(b, "tcp4", "127.0.0.1:0")
+		describe(b, h, i, &procs.Conn{Mode: procs.TCP, State: smc.Active, Peer: netip.MustParseAddrPort(client.RemoteAddr().String()), Descriptor: fd + 1})
+	}
+	for b.Loop() {
+		if len(listConns(b, d)) != n {
+			b.Fatal("some are missing")
+		}
 	}
 }
