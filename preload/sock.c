@@ -273,7 +273,7 @@ void sock_alias(int from, int to)
 
 	if ((unsigned int)from >= TABLE_SIZE)
 		return;
-	if (process_is_ours())
+	if (!table_noted(from, NOTE_NONE) && process_is_ours())
 		plain_keep(from);
 	entry = table_entry(from);
 	s = entry != 0 ? table_get(from, true) : NULL;
