@@ -134,6 +134,16 @@ struct own_page *set_page(struct set *set, unsigned int i)
 	return p;
 }
 
+/* The kernel may speak of a page that is used no more, and the number be another descriptor's. */
+void set_drain(struct set *set, int bell)
+{
+	lock_take(&set->lock);
+	for (unsigned int i = 0; i < set->page_count; i++)
+		if (set->pages[i].page->page.bell == bell)
+			hidden_drain(bell);
+	lock_release(&set->lock);
+}
+
 void set_look(struct set *set)
 {
 	struct own_page *p;

@@ -42,6 +42,7 @@ struct set {
 	_Atomic bool settling; /* handshakes go on */
 	atomic_bool nested;    /* it is in another set, or polled: epoll_nest.c */
 	bool of_thread;        /* no program's: a thread's for poll, poll_set.c */
+	bool shared;           /* the kernel's set is, with another process, since a fork */
 	uint32_t round;        /* calls of poll that slept in it */
 	unsigned int wanted;   /* connections that this one asks for */
 	struct spinning spinning;
@@ -126,6 +127,8 @@ void set_look(struct set *set);
 struct own_page *set_page(struct set *set, unsigned int i);
 /* A thread comes from the program to wait. */
 void set_visit(struct set *set);
+/* Forgets what rang on one of the set's pages. */
+void set_drain(struct set *set, int bell);
 /* Announces a sleep on page number i, see page_sleep; NULL: there are not so many. */
 struct own_page *set_sleep(struct set *set, unsigned int i, bool *deputy);
 /* Looks at the candidates, and fills in those that are ready. */
@@ -137,7 +140,7 @@ void set_hide(struct set *set);
 void set_show(struct set *set);
 
 /* All under the socket's listing. */
-/* Registers a descriptor in the kernel's set, too; NULL: errno says why. */
+/* Registers a descriptor in the kernel's set, too, anew if it is there; NULL: errno says why. */
 struct item *item_add(struct set *set, struct sock *s, int fd, const struct epoll_event *event);
 struct item *item_find(struct sock *s, const struct set *set, int fd);
 bool items_remove(struct sock *s, const struct set *set, int fd);

@@ -20,7 +20,7 @@ static void take_event(struct set *set, enum mark mark, int fd)
 		atomic_store(&set->kicked, false);
 		break;
 	case MARK_PAGE:
-		hidden_drain(fd);
+		set_drain(set, fd);
 		break;
 	case MARK_TCP:
 	case MARK_BELL:

@@ -83,6 +83,7 @@ void page_leave(struct own_page *p, uint16_t bit)
 bool page_forked(struct own_page *p, uint16_t bit, const struct sock *s)
 {
 	p->lock.word = 0;
+	p->inherited = true;
 	return bit < p->room && p->socks[bit] == s;
 }
 

@@ -21,6 +21,7 @@ struct own_page {
 	struct lock lock;      /* guards the rest */
 	unsigned int sleepers, sets; /* threads, and sets that use it */
 	bool deputy;
+	bool inherited; /* by a fork: the page says how the parent sleeps */
 	_Atomic uint32_t visits; /* of threads that come from the program to wait */
 	struct sock **socks; /* by bit */
 	unsigned int room;

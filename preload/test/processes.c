@@ -130,6 +130,80 @@ static void child_polls(void)
 	pair_close(q);
 }
 
+/* The server's end in a set, of which somebody waits to hear what comes later. */
+static void hear_in(int set, struct pair p)
+{
+	struct epoll_event e;
+	pthread_t writer;
+	char byte;
+
+	for (int i = 0; i < 2; i++) {
+		check(pthread_create(&writer, NULL, write_soon, &p.client) == 0);
+		check(epoll_wait(set, &e, 1, 20000) == 1 && e.events == EPOLLIN);
+		check(pthread_join(writer, NULL) == 0);
+		read_all(p.server, &byte, 1);
+	}
+}
+
+static int set_with(int fd)
+{
+	struct epoll_event e = { .events = EPOLLIN };
+	int set = epoll_create1(EPOLL_CLOEXEC);
+
+	check(set >= 0 && epoll_wait(set, &e, 1, 0) == 0 && epoll_ctl(set, EPOLL_CTL_ADD, fd, &e) == 0 && epoll_wait(set, &e, 1, 10) == 0);
+	return set;
+}
+
+/* A child closes what it has of a set, one by one, or ends: its parent goes on hearing. */
+static void set_of_parent(void)
+{
+	for (int way = 0; way < 3; way++) {
+		struct pair p = pair_open();
+		int set = set_with(p.server);
+		pid_t child = fork();
+
+		check(child >= 0);
+		if (child == 0) {
+			check(way < 1 || close(p.server) == 0);
+			check(way < 2 || close(set) == 0);
+			_exit(0);
+		}
+		wait_for(child);
+		hear_in(set, p);
+		check(close(set) == 0);
+		pair_close(p);
+	}
+}
+
+/* As daemons begin: the parent ends, and the child goes on with the set. */
+static void set_of_child(void)
+{
+	struct pair p = pair_open();
+	int set = set_with(p.server), done[2], gone[2];
+	char byte = 0;
+	pid_t parent;
+
+	check(pipe(done) == 0 && pipe(gone) == 0);
+	parent = fork();
+	check(parent >= 0);
+	if (parent == 0) {
+		pid_t child = fork();
+
+		check(child >= 0);
+		if (child > 0)
+			_exit(0);
+		check(close(gone[1]) == 0 && read(gone[0], &byte, 1) == 0);
+		hear_in(set, p);
+		check(write(done[1], "d", 1) == 1);
+		_exit(0);
+	}
+	check(close(done[1]) == 0 && close(gone[1]) == 0);
+	wait_for(parent);
+	check(read(done[0], &byte, 1) == 1 && byte == 'd' && read(done[0], &byte, 1) == 0);
+	check(close(done[0]) == 0 && close(gone[0]) == 0 && close(set) == 0);
+	pair_close(p);
+}
+
 /* Both have it, both write and read. What they write fits the ring: nobody reads before both have begun. */
 static void both_talk(void)
 {
@@ -379,6 +453,8 @@ void test_processes(void)
 	RUN(forked);
 	RUN(child_goes);
 	RUN(child_polls);
+	RUN(set_of_parent);
+	RUN(set_of_child);
 	RUN(both_talk);
 	RUN(left_to_child);
 	RUN(closed_while_forking);
