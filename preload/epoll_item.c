@@ -124,6 +124,7 @@ static struct item *item_new(struct set *set, struct sock *s, int fd, const stru
 		return NULL;
 	}
 	atomic_fetch_add(&s->refs, 1);
+	atomic_fetch_add(&s->registered, 1);
 	atomic_fetch_add(&set->refs, 1);
 	s->items = it;
 	lock_take(&set->lock);
@@ -140,9 +141,50 @@ static struct item *item_new(struct set *set, struct sock *s, int fd, const stru
 	return it;
 }
 
+static struct item *find(struct sock *s, const struct set *set, int fd)
+{
+	struct item *it = s->items;
+
+	while (it != NULL && (it->set != set || it->fd != fd))
+		it = it->next;
+	return it;
+}
+
+struct item *item_find(struct sock *s, const struct set *set, int fd)
+{
+	struct item *it = find(s, set, fd);
+
+	return it != NULL && !it->parked ? it : NULL;
+}
+
+void item_change(struct item *it, const struct epoll_event *event)
+{
+	lock_take(&it->set->lock);
+	it->events = event->events;
+	it->data = event->data;
+	it->disabled = it->parked = false;
+	lock_release(&it->set->lock);
+	set_queue_and_kick(it);
+}
+
 struct item *item_add(struct set *set, struct sock *s, int fd, const struct epoll_event *event)
 {
-	return item_new(set, s, fd, event, EPOLL_CTL_ADD);
+	struct item *it = find(s, set, fd);
+
+	if (it == NULL)
+		return item_new(set, s, fd, event, EPOLL_CTL_ADD);
+	atomic_fetch_add(&s->registered, 1);
+	item_change(it, event);
+	return it;
+}
+
+void item_park(struct item *it)
+{
+	lock_take(&it->set->lock);
+	it->disabled = it->parked = true;
+	it->parked_long = false;
+	lock_release(&it->set->lock);
+	atomic_fetch_sub(&it->sock->registered, 1);
 }
 
 static void unqueue(struct item *it)
@@ -181,6 +223,10 @@ static void item_free(struct item *it, bool bell_of_others)
 		p = leave_page(it);
 	if (it->on_bell && !bell_of_others)
 		stop_listening(set, it->sock->stream.own_bell);
+	if (it->parked)
+		stop_listening(set, it->fd);
+	else
+		atomic_fetch_sub(&it->sock->registered, 1);
 	lock_release(&set->lock);
 	if (set->of_thread && atomic_load(&set->sleeping) > 0)
 		set_kick(set); /* a call of poll asks for it still */
@@ -213,13 +259,15 @@ bool items_remove(struct sock *s, const struct set *set, int fd)
 	return any;
 }
 
-struct item *item_find(struct sock *s, const struct set *set, int fd)
+void item_retire(struct set *set, struct sock *s, int fd)
 {
-	struct item *it = s->items;
+	struct item *it;
 
-	while (it != NULL && (it->set != set || it->fd != fd))
-		it = it->next;
-	return it;
+	lock_take(&s->listing);
+	it = find(s, set, fd);
+	if (it != NULL && it->parked)
+		items_remove(s, set, fd);
+	lock_release(&s->listing);
 }
 
 unsigned int items_forked(struct sock *s)
@@ -231,6 +279,7 @@ unsigned int items_forked(struct sock *s)
 
 		if (it->set->of_thread) { /* another thread's, or to be made anew */
 			*at = it->next;
+			atomic_fetch_sub(&s->registered, 1);
 			free(it);
 			continue;
 		}

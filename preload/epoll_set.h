@@ -20,8 +20,10 @@ struct item {
 	int fd;
 	uint32_t events; /* as the program wants them */
 	epoll_data_t data;
-	bool queued, disabled, on_bell, due; /* disabled: EPOLLONESHOT has shot, or this call of poll does not ask for it */
-	uint32_t round;                      /* of the last call of poll that asked for it */
+	bool queued, disabled, on_bell, due; /* disabled: EPOLLONESHOT has shot, it is parked, or this call of poll does not ask for it */
+	bool parked;      /* the program has taken it out; changed under listing and the set's lock */
+	bool parked_long; /* before the last tick */
+	uint32_t round; /* of the last call of poll that asked for it */
 	struct own_page *page;
 	struct stream_words seen;    /* at the last report, of an edge-triggered one */
 	struct item *_Atomic next;   /* of the socket's, under listing */
@@ -139,11 +141,20 @@ bool set_has_candidates(struct set *set);
 void set_hide(struct set *set);
 void set_show(struct set *set);
 
-/* All under the socket's listing. */
-/* Registers a descriptor in the kernel's set, too, anew if it is there; NULL: errno says why. */
+/*
+ * All under the socket's listing. Event loops take connections out to put them in again at once, so one in SMC-D mode that is taken out is
+ * parked: the kernel's set goes on listening, until a tick finds it parked for long. Nobody else sees such a one.
+ */
+/* Registers a descriptor in the kernel's set, too, anew if it is there; NULL: errno says why. The caller has found none. */
 struct item *item_add(struct set *set, struct sock *s, int fd, const struct epoll_event *event);
 struct item *item_find(struct sock *s, const struct set *set, int fd);
+void item_change(struct item *it, const struct epoll_event *event);
+void item_park(struct item *it);
+/* Takes out those of a socket that are of a set (NULL: any) and a descriptor (-1: any), parked or not. */
 bool items_remove(struct sock *s, const struct set *set, int fd);
+
+/* Takes out one that is parked, if it is still. Takes listing. */
+void item_retire(struct set *set, struct sock *s, int fd);
 
 /* What a descriptor was registered with that was no connection yet. */
 extern struct registration {

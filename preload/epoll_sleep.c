@@ -71,6 +71,57 @@ static bool is_settling(const struct item *it)
 	return true;
 }
 
+/* Under the set's lock. Whether a tick has something to do for it. */
+static bool is_due(struct item *it)
+{
+	bool long_parked = it->parked && it->parked_long;
+
+	it->parked_long = it->parked;
+	if (it->parked)
+		return long_parked;
+	return is_settling(it) || (sock_kind(it->sock) == SOCK_SMC && atomic_load(procs_word(it->sock->stream.procs)) != it->sock->heard);
+}
+
+static void tick(struct set *set, struct sock *s, int fd, bool parked)
+{
+	if (parked) {
+		item_retire(set, s, fd);
+		return;
+	}
+	if (handshake_drive(s, fd) && sock_kind(s) == SOCK_SMC)
+		sock_check(s, fd);
+	epoll_news(s);
+}
+
+/* Some of those that are due; whether there may be more. */
+static bool tick_some(struct set *set)
+{
+	enum { SOME = 64 };
+	struct due {
+		struct sock *sock;
+		int fd;
+		bool parked;
+	} due[SOME];
+	unsigned int n = 0;
+	bool more;
+
+	lock_take(&set->lock);
+	for (struct item *it = set->items; it != NULL && n < SOME; it = it->after) {
+		if (!it->due)
+			continue;
+		it->due = false;
+		atomic_fetch_add(&it->sock->refs, 1);
+		due[n++] = (struct due){ it->sock, it->fd, it->parked };
+	}
+	lock_release(&set->lock);
+	more = n == SOME;
+	while (n-- > 0) {
+		tick(set, due[n].sock, due[n].fd, due[n].parked);
+		sock_put(due[n].sock);
+	}
+	return more;
+}
+
 void set_tick(struct set *set)
 {
 	int64_t now = now_ns();
@@ -82,30 +133,9 @@ void set_tick(struct set *set)
 	link_sweep();
 	lock_take(&set->lock);
 	for (struct item *it = set->items; it != NULL; it = it->after)
-		if (is_settling(it) || (sock_kind(it->sock) == SOCK_SMC && atomic_load(procs_word(it->sock->stream.procs)) != it->sock->heard))
-			it->due = true;
+		it->due = is_due(it);
 	lock_release(&set->lock);
-	for (bool any = true; any;) {
-		struct sock *s = NULL;
-		int fd = -1;
-
-		any = false;
-		lock_take(&set->lock);
-		for (struct item *it = set->items; it != NULL && !any; it = it->after)
-			if (it->due) {
-				it->due = false;
-				any = true;
-				s = it->sock;
-				fd = it->fd;
-				atomic_fetch_add(&s->refs, 1);
-			}
-		lock_release(&set->lock);
-		if (s == NULL)
-			break;
-		if (handshake_drive(s, fd) && sock_kind(s) == SOCK_SMC)
-			sock_check(s, fd);
-		epoll_news(s);
-		sock_put(s);
+	while (tick_some(set)) {
 	}
 }
 

@@ -238,6 +238,6 @@ ssize_t io_write_all(struct sock *s, int fd, struct iovec iov)
 /* An edge-triggered set has to hear of the space that the caller now waits for. */
 void io_full(struct sock *s)
 {
-	if (s->items != NULL)
+	if (s->registered > 0)
 		epoll_news(s);
 }

@@ -61,6 +61,7 @@ struct sock *sock_new(enum kind kind, bool client)
 	memset(&s->link, 0, sizeof(s->link));
 	memset(&s->stream, 0, sizeof(s->stream));
 	s->items = NULL;
+	s->registered = 0;
 	s->ended = false;
 	s->last = false;
 	s->tcp = -1;

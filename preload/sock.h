@@ -76,6 +76,7 @@ struct sock {
 
 	struct lock listing;          /* guards items */
 	struct item *_Atomic items;   /* registrations in epoll sets */
+	_Atomic unsigned int registered; /* of these, as the program sees them */
 	struct lock watching;         /* guards waiters and the announcements to the peer */
 	_Atomic unsigned int waiters[SIDES];
 	struct spinning spinning;

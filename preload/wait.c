@@ -30,12 +30,12 @@ void wait_leave(struct sock *s, enum side side)
 
 	lock_take(&s->watching);
 	others = --s->waiters[side] > 0;
-	if (!others && s->items == NULL)
+	if (!others && s->registered == 0)
 		stream_announce(&s->stream, side, ISMFS_AWAKE);
 	lock_release(&s->watching);
 	if (others)
 		stream_rouse(&s->stream);
-	if (s->items != NULL)
+	if (s->registered > 0)
 		epoll_news(s);
 }
 
