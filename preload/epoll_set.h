@@ -95,6 +95,9 @@ void set_kick(struct set *set);
 /* Keeps the program's events, takes those of the library's own. Returns how many are kept. */
 int set_sort_out(struct set *set, struct epoll_event *events, int n);
 
+/* So many connections at a time, that those who wait in the kernel, to be accepted for instance, have their turn soon. */
+enum { SET_MOST = 64 };
+
 /* How long the kernel is not asked while connections are ready; how long a sleep lasts before set_tick. */
 #define SET_UNASKED_NS INT64_C(50000)
 int64_t set_tick_ns(const struct set *set);
