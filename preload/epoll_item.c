@@ -249,7 +249,7 @@ bool epoll_is_mine(struct sock *s)
 		return true;
 	for (struct item *it = s->items; it != NULL; it = it->next)
 		mine = mine || lock_is_mine(&it->set->lock);
-	lock_leave(&s->listing);
+	lock_release(&s->listing);
 	return mine;
 }
 

@@ -28,8 +28,11 @@ bool groups_any(void)
 
 void groups_forked(void)
 {
-	for (struct group *g = groups; g != NULL; g = g->next)
+	for (struct group *g = groups; g != NULL; g = g->next) {
 		g->inherited = true;
+		if (g->page != NULL)
+			page_renew(g->page, true);
+	}
 	groups = NULL;
 	atomic_store(&has_groups, false);
 	last_id = 0;

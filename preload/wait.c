@@ -11,6 +11,7 @@
 
 #include "epoll.h"
 #include "real.h"
+#include "signals.h"
 #include "sock.h"
 #include "wait.h"
 
@@ -46,18 +47,13 @@ bool wait_announce(struct sock *s, enum side side, uint8_t how, short wanted)
 	return (stream_ready(&s->stream) & wanted) == 0;
 }
 
-/* Those of a thread's own doing do not end a wait, and many runtimes have handlers for them. */
-static bool is_fault(int n)
-{
-	return n == SIGSEGV || n == SIGBUS || n == SIGILL || n == SIGFPE || n == SIGTRAP || n == SIGABRT;
-}
-
+/* Faults do not end a wait, and many runtimes have handlers for them. */
 bool signal_interrupts(void)
 {
 	struct sigaction action;
 
 	for (int n = 1; n < NSIG; n++) {
-		if (is_fault(n) || sigaction(n, NULL, &action) != 0 || action.sa_handler == SIG_DFL || action.sa_handler == SIG_IGN)
+		if (signal_is_fault(n) || real()->sigaction(n, NULL, &action) != 0 || action.sa_handler == SIG_DFL || action.sa_handler == SIG_IGN)
 			continue;
 		if (!(action.sa_flags & SA_RESTART))
 			return true;
