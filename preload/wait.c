@@ -99,9 +99,12 @@ static bool look(struct spinning *sp, bool (*there)(void *), void *what)
 	return false;
 }
 
-bool wait_spin(struct spinning *sp, bool one_cpu, int64_t now, bool (*there)(void *), void *what)
+bool wait_look(struct sock *s, struct spinning *sp, int64_t now, bool (*there)(void *), void *what, bool *watched)
 {
-	return one_cpu ? give_way(sp, now, there, what) : look(sp, there, what);
+	bool may = procs_may_look(s->stream.procs), one_cpu = may && link_shares_cpu(&s->link, now);
+
+	*watched = may && !one_cpu;
+	return may && (one_cpu ? give_way(sp, now, there, what) : look(sp, there, what));
 }
 
 /* ---- sleeping ---- */
@@ -151,10 +154,10 @@ int wait_side(struct sock *s, int fd, enum side side, int64_t deadline)
 {
 	int saved = errno, result = 0;
 	int64_t began = now_ns();
-	bool one_cpu = link_shares_cpu(&s->link, began);
+	bool watched;
 
 	stream_settle_cursor(&s->stream);
-	if (procs_may_look(s->stream.procs) && wait_spin(&s->spinning, one_cpu, began, side == READER ? can_read : can_write, s))
+	if (wait_look(s, &s->spinning, began, side == READER ? can_read : can_write, s, &watched))
 		return 0;
 	wait_enter(s, side);
 	while (!(stream_ready(&s->stream) & wants[side])) {
@@ -167,7 +170,7 @@ int wait_side(struct sock *s, int fd, enum side side, int64_t deadline)
 			break;
 		}
 		err = s->stream.separated ? sleep_on_bell(s, fd, side, &left) : sleep_on_futex(s, side, &left);
-		if (!one_cpu)
+		if (watched)
 			spin_slept(&s->spinning, now_ns() - now);
 		if (err == EINTR && (deadline != FOREVER || signal_interrupts())) { /* as with TCP, a limited wait is not resumed */
 			result = -EINTR;
