@@ -236,9 +236,12 @@ void epoll_in_parent(void)
 	lock_release(&sets_lock);
 }
 
+/* Other threads of the parent's may have waited in it. What is left are the table's reference and the items'. */
 static void renew(struct set *set)
 {
 	set->lock.word = 0;
+	set->refs = 1 + set->count;
+	set->sleeping = 0;
 	for (unsigned int i = 0; i < set->page_count; i++)
 		page_renew(set->pages[i].page, false);
 }

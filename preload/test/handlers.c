@@ -151,7 +151,7 @@ static void reads_while_it_waits_in_epoll(void)
 
 enum { MUCH = 64 << 20, PIECE = 1 << 18, FEW = 200 };
 
-static char piece[PIECE];
+static char piece[PIECE * 64];
 
 static void write_much(int fd)
 {
@@ -423,6 +423,45 @@ static void shuts_while_it_writes(void)
 	check(signal(SIGPIPE, SIG_DFL) == SIG_IGN);
 }
 
+/* ---- a thread that is cancelled, which is a signal, too ---- */
+
+static void *writes_for_ever(void *fd)
+{
+	check(pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, NULL) == 0);
+	(void)!write(*(int *)fd, piece, PIECE * 64);
+	return NULL;
+}
+
+/* It waited in the middle of its bytes. Others go on. */
+static void cancelled_in_a_write(void)
+{
+	pid_t child = fork();
+	struct pair p;
+	pthread_t writer;
+	ssize_t n;
+	int held;
+
+	check(child >= 0);
+	if (child > 0) {
+		ended_well(child);
+		return;
+	}
+	p = pair_open();
+	check(pthread_create(&writer, NULL, writes_for_ever, &p.client) == 0);
+	do
+		check(ioctl(p.server, FIONREAD, &held) == 0);
+	while (held < 1000);
+	usleep(200000);
+	check(pthread_cancel(writer) == 0 && pthread_join(writer, NULL) == 0);
+	while ((n = wrote(recv(p.server, piece, sizeof(piece), MSG_DONTWAIT))) > 0)
+		; /* nobody else can tell how much it has written */
+	check(errno == EAGAIN);
+	check(wrote(send(p.client, "on", 2, MSG_DONTWAIT)) == 2);
+	wants(p.server, "on");
+	pair_close(p);
+	_exit(0);
+}
+
 /* ---- how handlers are set ---- */
 
 static volatile sig_atomic_t value, last;
@@ -486,5 +525,6 @@ void test_handlers(void)
 	RUN(looks_while_it_reads);
 	RUN(closes_while_it_reads);
 	RUN(shuts_while_it_writes);
+	RUN(cancelled_in_a_write);
 	RUN(handlers_as_they_are_set);
 }
