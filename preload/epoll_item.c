@@ -29,7 +29,7 @@ static void use_page(struct item *it, struct own_page *p)
 		it->page = NULL;
 		return;
 	}
-	more[n] = (struct page_use){ p, 1, atomic_load(&p->visits), false };
+	more[n] = (struct page_use){ .page = p, .users = 1, .visits = atomic_load(&p->visits) };
 	page_use(p, 1);
 	set->pages = more;
 	atomic_fetch_add(&p->refs, 1);
@@ -48,7 +48,8 @@ static struct own_page *leave_page(struct item *it)
 	for (unsigned int i = 0; i < n; i++) {
 		if (set->pages[i].page != p || --set->pages[i].users > 0)
 			continue;
-		(void)real()->epoll_ctl(set->fd, EPOLL_CTL_DEL, p->page.bell, NULL);
+		if (!set->pages[i].inherited)
+			(void)real()->epoll_ctl(set->fd, EPOLL_CTL_DEL, p->page.bell, NULL);
 		if (set->pages[i].shown)
 			page_awake(p, false);
 		page_use(p, -1);
@@ -164,7 +165,7 @@ static void item_free(struct item *it, bool bell_of_others)
 	atomic_fetch_sub(&set->count, 1);
 	if (it->page != NULL)
 		p = leave_page(it);
-	if (it->on_bell && !bell_of_others)
+	if (it->on_bell && !bell_of_others && !it->inherited)
 		(void)real()->epoll_ctl(set->fd, EPOLL_CTL_DEL, it->sock->stream.own_bell, NULL);
 	lock_release(&set->lock);
 	if (set->of_thread && atomic_load(&set->sleeping) > 0)
@@ -220,6 +221,7 @@ unsigned int items_forked(struct sock *s)
 			continue;
 		}
 		it->set->lock.word = 0;
+		it->inherited = true;
 		at = &it->next;
 		n++;
 	}

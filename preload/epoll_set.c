@@ -242,8 +242,10 @@ static void renew(struct set *set)
 	set->lock.word = 0;
 	set->refs = 1 + set->count;
 	set->sleeping = 0;
-	for (unsigned int i = 0; i < set->page_count; i++)
+	for (unsigned int i = 0; i < set->page_count; i++) {
+		set->pages[i].inherited = true;
 		page_renew(set->pages[i].page, false);
+	}
 }
 
 /* The kernel's set is shared with the parent, and what is in it speaks of the parent's items. */

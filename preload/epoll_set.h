@@ -20,6 +20,7 @@ struct item {
 	int fd;
 	uint32_t events; /* as the program wants them */
 	epoll_data_t data;
+	bool inherited; /* by fork: what the kernel's set, which both processes have, listens to is the parent's */
 	bool queued, disabled, on_bell, due; /* disabled: EPOLLONESHOT has shot, or this call of poll does not ask for it */
 	uint32_t round;                      /* of the last call of poll that asked for it */
 	struct own_page *page;
@@ -54,6 +55,7 @@ struct set {
 		struct own_page *page;
 		unsigned int users;
 		uint32_t visits; /* of all, when a thread slept last */
+		bool inherited;
 		bool shown;      /* a sleep on it is announced for those who look from outside */
 	} *pages;
 	unsigned int page_count;
