@@ -46,7 +46,7 @@ static void use_page(struct item *it, struct own_page *p)
 		it->page = NULL;
 		return;
 	}
-	more[n] = (struct page_use){ p, 1, atomic_load(&p->visits), false };
+	more[n] = (struct page_use){ .page = p, .users = 1, .visits = atomic_load(&p->visits) };
 	page_use(p, 1);
 	set->pages = more;
 	atomic_fetch_add(&p->refs, 1);
@@ -313,7 +313,7 @@ bool epoll_is_mine(struct sock *s)
 		return true;
 	for (struct item *it = s->items; it != NULL; it = it->next)
 		mine = mine || lock_is_mine(&it->set->lock);
-	lock_leave(&s->listing);
+	lock_release(&s->listing);
 	return mine;
 }
 

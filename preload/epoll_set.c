@@ -225,12 +225,6 @@ static void share(struct set *set)
 	lock_release(&set->lock);
 }
 
-static void inherit(struct set *set)
-{
-	set->shared = true;
-	set->lock.word = 0;
-}
-
 void epoll_before_fork(void)
 {
 	lock_take(&sets_lock);
@@ -243,9 +237,31 @@ void epoll_in_parent(void)
 	lock_release(&sets_lock);
 }
 
+/* Other threads of the parent's may have waited in it. What is left are the table's reference and the items'. */
+static void inherit(struct set *set)
+{
+	set->shared = true;
+	set->lock.word = 0;
+	set->refs = 1 + set->count;
+	set->sleeping = 0;
+	for (unsigned int i = 0; i < set->page_count; i++)
+		page_renew(set->pages[i].page, false);
+}
+
 /* What is in the kernel's set speaks of the parent's items. */
 void epoll_forked(void)
 {
 	each(inherit);
 	sets_lock.word = 0;
+}
+
+static void count_pages(struct set *set)
+{
+	for (unsigned int i = 0; i < set->page_count; i++)
+		page_count_set(set->pages[i].page);
+}
+
+void epoll_count_pages(void)
+{
+	each(count_pages);
 }

@@ -158,9 +158,17 @@ static struct sock *on_a_page(struct set *set)
 
 struct look {
 	struct set *set;
-	struct own_page *pages[MOST_PAGES];
+	struct own_page *pages[MOST_PAGES]; /* from the first look on */
 	unsigned int n;
 };
+
+static void take_pages(struct look *l)
+{
+	struct own_page *p;
+
+	while (l->n < MOST_PAGES && (p = set_page(l->set, l->n)) != NULL)
+		l->pages[l->n++] = p;
+}
 
 static bool has_bits(const struct look *l)
 {
@@ -174,39 +182,28 @@ static bool has_news(void *look)
 {
 	struct look *l = look;
 
+	if (l->n == 0)
+		take_pages(l);
 	if (!has_bits(l))
 		return atomic_load(&l->set->first) != NULL;
 	set_look(l->set);
 	return set_has_candidates(l->set);
 }
 
-static bool look_for_news(struct set *set, bool one_cpu, int64_t now)
-{
-	struct look l = { .set = set };
-	struct own_page *p;
-	bool met;
-
-	while (l.n < MOST_PAGES && (p = set_page(set, l.n)) != NULL)
-		l.pages[l.n++] = p;
-	met = wait_spin(&set->spinning, one_cpu, now, has_news, &l);
-	while (l.n > 0)
-		page_put(l.pages[--l.n]);
-	return met;
-}
-
 bool set_spin(struct set *set, int64_t now, bool *watched)
 {
 	struct sock *s = on_a_page(set);
-	bool one_cpu, met = false;
+	struct look l;
+	bool met;
 
 	*watched = false;
 	if (s == NULL)
 		return false;
-	if (procs_may_look(s->stream.procs)) {
-		one_cpu = link_shares_cpu(&s->link, now);
-		*watched = !one_cpu;
-		met = look_for_news(set, one_cpu, now);
-	}
+	l.set = set;
+	l.n = 0;
+	met = wait_look(s, &set->spinning, now, has_news, &l, watched);
+	while (l.n > 0)
+		page_put(l.pages[--l.n]);
 	sock_put(s);
 	return met;
 }

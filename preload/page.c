@@ -80,10 +80,23 @@ void page_leave(struct own_page *p, uint16_t bit)
 		sock_put(s);
 }
 
-bool page_forked(struct own_page *p, uint16_t bit, const struct sock *s)
+void page_renew(struct own_page *p, bool of_group)
 {
 	p->lock.word = 0;
 	p->inherited = true;
+	p->refs = of_group;
+	p->sets = 0;
+}
+
+void page_count_set(struct own_page *p)
+{
+	p->refs++;
+	p->sets++;
+}
+
+bool page_forked(struct own_page *p, uint16_t bit, const struct sock *s)
+{
+	page_renew(p, true);
 	return bit < p->room && p->socks[bit] == s;
 }
 

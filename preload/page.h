@@ -35,7 +35,13 @@ void page_put_locked(struct own_page *p); /* under link_lock */
 /* false: no memory. */
 bool page_join(struct own_page *p, uint16_t bit, struct sock *s);
 void page_leave(struct own_page *p, uint16_t bit);
-/* In a child of fork. Returns whether the page holds the socket. */
+/*
+ * In a child of fork, where threads of its parent's have had references: what it has itself is counted anew, its group's and those of the
+ * program's sets.
+ */
+void page_renew(struct own_page *p, bool of_group);
+void page_count_set(struct own_page *p);
+/* Of a connection's group. Returns whether the page holds the socket. */
 bool page_forked(struct own_page *p, uint16_t bit, const struct sock *s);
 
 /* Take the bits and hand them to whom they concern. */

@@ -128,6 +128,8 @@ extern struct lock ends_lock, free_lock;
 
 /* Whether this is the process that the library knows: not a child of vfork, which has its parent's memory. */
 bool process_is_ours(void);
+/* Whether it is one of those. The library's constructor may not have run yet. */
+bool process_is_borrowed(void);
 
 /* Whether the peer is there still, by TCP and by the device; cheap unless something has happened. */
 void sock_check(struct sock *s, int fd);

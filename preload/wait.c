@@ -11,6 +11,7 @@
 
 #include "epoll.h"
 #include "real.h"
+#include "signals.h"
 #include "sock.h"
 #include "wait.h"
 
@@ -46,18 +47,13 @@ bool wait_announce(struct sock *s, enum side side, uint8_t how, short wanted)
 	return (stream_ready(&s->stream) & wanted) == 0;
 }
 
-/* Those of a thread's own doing do not end a wait, and many runtimes have handlers for them. */
-static bool is_fault(int n)
-{
-	return n == SIGSEGV || n == SIGBUS || n == SIGILL || n == SIGFPE || n == SIGTRAP || n == SIGABRT;
-}
-
+/* Faults do not end a wait, and many runtimes have handlers for them. */
 bool signal_interrupts(void)
 {
 	struct sigaction action;
 
 	for (int n = 1; n < NSIG; n++) {
-		if (is_fault(n) || sigaction(n, NULL, &action) != 0 || action.sa_handler == SIG_DFL || action.sa_handler == SIG_IGN)
+		if (signal_is_fault(n) || real()->sigaction(n, NULL, &action) != 0 || action.sa_handler == SIG_DFL || action.sa_handler == SIG_IGN)
 			continue;
 		if (!(action.sa_flags & SA_RESTART))
 			return true;
@@ -103,9 +99,12 @@ static bool look(struct spinning *sp, bool (*there)(void *), void *what)
 	return false;
 }
 
-bool wait_spin(struct spinning *sp, bool one_cpu, int64_t now, bool (*there)(void *), void *what)
+bool wait_look(struct sock *s, struct spinning *sp, int64_t now, bool (*there)(void *), void *what, bool *watched)
 {
-	return one_cpu ? give_way(sp, now, there, what) : look(sp, there, what);
+	bool may = procs_may_look(s->stream.procs), one_cpu = may && link_shares_cpu(&s->link, now);
+
+	*watched = may && !one_cpu;
+	return may && (one_cpu ? give_way(sp, now, there, what) : look(sp, there, what));
 }
 
 /* ---- sleeping ---- */
@@ -155,10 +154,10 @@ int wait_side(struct sock *s, int fd, enum side side, int64_t deadline)
 {
 	int saved = errno, result = 0;
 	int64_t began = now_ns();
-	bool one_cpu = link_shares_cpu(&s->link, began);
+	bool watched;
 
 	stream_settle_cursor(&s->stream);
-	if (procs_may_look(s->stream.procs) && wait_spin(&s->spinning, one_cpu, began, side == READER ? can_read : can_write, s))
+	if (wait_look(s, &s->spinning, began, side == READER ? can_read : can_write, s, &watched))
 		return 0;
 	wait_enter(s, side);
 	while (!(stream_ready(&s->stream) & wants[side])) {
@@ -171,7 +170,7 @@ int wait_side(struct sock *s, int fd, enum side side, int64_t deadline)
 			break;
 		}
 		err = s->stream.separated ? sleep_on_bell(s, fd, side, &left) : sleep_on_futex(s, side, &left);
-		if (!one_cpu)
+		if (watched)
 			spin_slept(&s->spinning, now_ns() - now);
 		if (err == EINTR && (deadline != FOREVER || signal_interrupts())) { /* as with TCP, a limited wait is not resumed */
 			result = -EINTR;
