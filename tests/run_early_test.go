@@ -32,17 +32,17 @@ func TestRunLateClient(t *testing.T) {
 	d.WantCount(0)
 }
 
-// TestRunBusyServer: a server takes two seconds to come to all its clients, one after the other; none of them gives SMC up meanwhile.
+// TestRunBusyServer: a server takes more than a second to come to all its clients, one after the other; none of them gives SMC up meanwhile.
 func TestRunBusyServer(t *testing.T) {
 	need(t, "python3")
 	d := mountSMC(t)
-	const clients = 10
+	const clients = 12
 	port := freePort(t)
 	server := d.start(underRun, "python3", "-c", `
 import socket, sys, time
 l = socket.create_server(("127.0.0.1", int(sys.argv[1])))
 for i in range(int(sys.argv[2])):
-    time.sleep(0.2)
+    time.sleep(0.1)
     c, _ = l.accept()
     c.sendall(c.recv(1))
     c.close()
