@@ -116,6 +116,12 @@ func (c *Conn) giveUp() {
 	}
 }
 
+func (c *Conn) isGivenUp() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.givenUp
+}
+
 // confirmed waits for the client's Confirm and checks it.
 func (c *Conn) confirmed(a *link.Attempt, accept *smc.AcceptConfirm, mayBeLate bool) error {
 	err := c.awaitClient(mayBeLate)

@@ -51,7 +51,7 @@ func (c *Conn) awaitClient(mayBeLate bool) error {
 		return nil
 	}
 	err := awaitByte(c.tcp)
-	if errors.Is(err, os.ErrDeadlineExceeded) {
+	if errors.Is(err, os.ErrDeadlineExceeded) && !c.isGivenUp() {
 		becomeLate(c)
 		c.await(forever)
 		err = awaitByte(c.tcp)

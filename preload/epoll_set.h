@@ -132,8 +132,8 @@ void set_look(struct set *set);
 struct own_page *set_page(struct set *set, unsigned int i);
 /* A thread comes from the program to wait. */
 void set_visit(struct set *set);
-/* Forgets what rang on one of the set's pages. */
-void set_drain(struct set *set, int bell);
+/* Forgets what rang on one of the set's pages. false: it is not, or no longer, one of them. */
+bool set_drain(struct set *set, int bell);
 /* Announces a sleep on page number i, see page_sleep; NULL: there are not so many. */
 struct own_page *set_sleep(struct set *set, unsigned int i, bool *deputy);
 /* Looks at the candidates, and fills in those that are ready. */

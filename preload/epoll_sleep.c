@@ -9,6 +9,20 @@
 
 /* ---- what the kernel's set has to say ---- */
 
+/* What a shared set let go of is in the kernel's still, which wakes one thread alone: that tells those whom it concerns. */
+static void hear_for_others(struct set *set, int bell)
+{
+	struct own_page *p = page_of_bell(bell);
+
+	if (p == NULL)
+		return;
+	if (!p->inherited)
+		(void)real()->epoll_ctl(set->fd, EPOLL_CTL_DEL, bell, NULL);
+	hidden_drain(bell);
+	page_look(p);
+	page_put(p);
+}
+
 static void take_event(struct set *set, enum mark mark, int fd)
 {
 	struct sock *s;
@@ -20,7 +34,8 @@ static void take_event(struct set *set, enum mark mark, int fd)
 		atomic_store(&set->kicked, false);
 		break;
 	case MARK_PAGE:
-		set_drain(set, fd);
+		if (!set_drain(set, fd))
+			hear_for_others(set, fd);
 		break;
 	case MARK_TCP:
 	case MARK_BELL:

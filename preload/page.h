@@ -15,6 +15,7 @@
 struct sock;
 
 struct own_page {
+	struct own_page *next; /* of all */
 	struct stream_page page;
 	_Atomic uint32_t refs; /* the group's, and those of epoll sets */
 	_Atomic unsigned int words; /* up to the last bit in use */
@@ -31,6 +32,9 @@ struct own_page {
 struct own_page *page_new(struct buffer *b);
 void page_put(struct own_page *p);
 void page_put_locked(struct own_page *p); /* under link_lock */
+
+/* The page with this bell, with a reference; NULL: the number is another descriptor's. */
+struct own_page *page_of_bell(int bell);
 
 /* false: no memory. */
 bool page_join(struct own_page *p, uint16_t bit, struct sock *s);

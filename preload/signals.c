@@ -33,20 +33,25 @@ bool signal_is_fault(int n)
 
 /* ---- putting off ---- */
 
+static mask bit(int n)
+{
+	return n >= 1 && n <= SIGNALS ? UINT64_C(1) << (n - 1) : 0;
+}
+
 /* All but faults, and those from 32 on that the C library has for itself. */
 static mask put_off_mask(void)
 {
-	mask all = ~(UINT64_C(7) << 31);
+	mask all = ~UINT64_C(0);
 
-	for (int n = 1; n < 32; n++)
-		if (signal_is_fault(n))
-			all &= ~(UINT64_C(1) << (n - 1));
+	for (int n = 1; n < SIGRTMIN; n++)
+		if (signal_is_fault(n) || n >= 32)
+			all &= ~bit(n);
 	return all;
 }
 
-static void set_mask(const mask *m)
+static void set_mask(const mask *m, mask *was)
 {
-	(void)kernel_call(SYS_rt_sigprocmask, (long[6]){ SIG_SETMASK, (long)m, 0, sizeof(*m) });
+	(void)kernel_call(SYS_rt_sigprocmask, (long[6]){ SIG_SETMASK, (long)m, (long)was, sizeof(*m) });
 }
 
 void lock_puts_off_no_more(void)
@@ -54,7 +59,7 @@ void lock_puts_off_no_more(void)
 	int saved = errno;
 
 	lock_puts_off = false;
-	set_mask(&mask_before);
+	set_mask(&mask_before, NULL);
 	errno = saved;
 }
 
@@ -71,22 +76,27 @@ static void set_again(int n, full_handler_of *own)
 
 static void on_signal(int n, siginfo_t *info, void *context);
 
-/* The mask is the interrupted thread's from the handler's return on. The kernel's is smaller than the C library's. */
+/*
+ * The mask is the interrupted thread's from the handler's return on. The kernel's is smaller than the C library's. Of two signals that come
+ * at once the second one's handler interrupts the first one's at its beginning, where the first one is blocked, which it was not before.
+ */
 static bool put_off(int n, siginfo_t *info, ucontext_t *context)
 {
-	mask all = put_off_mask(), before;
+	mask before, meanwhile, all;
 	int saved = errno;
 	bool queued;
 
 	memcpy(&before, &context->uc_sigmask, sizeof(before));
-	set_mask(&all);
-	set_again(n, on_signal);
+	all = put_off_mask() | before | bit(n);
+	set_mask(&all, &meanwhile);
 	queued = kernel_call(SYS_rt_tgsigqueueinfo, (long[6]){ getpid(), kernel_call(SYS_gettid, (long[6]){ 0 }), n, (long)info }) == 0;
 	if (queued) {
+		set_again(n, on_signal);
 		memcpy(&context->uc_sigmask, &all, sizeof(all));
-		if (!lock_puts_off)
-			mask_before = before;
+		mask_before = lock_puts_off ? mask_before & before : before;
 		lock_puts_off = true;
+	} else {
+		set_mask(&meanwhile, NULL);
 	}
 	errno = saved;
 	return queued;
@@ -155,15 +165,14 @@ EXPORT int __sigaction(int n, const struct sigaction *action, struct sigaction *
 
 static _Atomic mask interrupting; /* siginterrupt */
 
-static mask bit(int n)
-{
-	return n >= 1 && n <= SIGNALS ? UINT64_C(1) << (n - 1) : 0;
-}
-
 static handler_of *set(int n, handler_of *h, int flags)
 {
 	struct sigaction action = { .sa_handler = h, .sa_flags = flags }, old;
 
+	if (h == SIG_ERR) {
+		errno = EINVAL;
+		return SIG_ERR;
+	}
 	return sigaction(n, &action, &old) == 0 ? old.sa_handler : SIG_ERR;
 }
 

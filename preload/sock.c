@@ -71,6 +71,8 @@ struct sock *sock_new(enum kind kind, bool client)
 	s->waiters[READER] = s->waiters[WRITER] = 0;
 	s->spinning = (struct spinning){ 0 };
 	holders_begin(s);
+	atomic_store(&sh->bell_listens, 0);
+	atomic_store(&sh->bell_others, 0);
 	atomic_store(&sh->receive_limit, -1);
 	atomic_store(&sh->send_limit, -1);
 	sh->client = client;

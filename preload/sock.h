@@ -57,6 +57,7 @@ struct shared {
 	uint32_t reason, diagnosis;
 	struct clc_local sent; /* what the Proposal offered */
 	struct clc_answer accept;
+	_Atomic uint32_t bell_listens, bell_told, bell_others; /* of who sleeps on the own bell: wait.c */
 	bool marked;  /* for programs that inherit it (inherit.c) */
 	int unmarked; /* what the mark has replaced */
 	struct stream_state stream;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <limits.h>
 #include <linux/futex.h>
 #include <poll.h>
 #include <sched.h>
@@ -133,11 +134,52 @@ int wait_on_bell(struct sock *s, int fd, const struct timespec *left)
 	return real()->ppoll(fds, s->shared->stream.tcp_ended ? 1 : 2, left, NULL) < 0 ? errno : 0;
 }
 
-/* Where the peer cannot wake a futex. */
+/*
+ * Where the peer cannot wake a futex there is one bell for all who wait, in whichever process, and whoever empties it may swallow what was
+ * meant for another one. So one listens, and the others sleep until that one listens no longer: then each looks again, and announces anew.
+ */
+static _Thread_local const struct sock *listens_to; /* a handler of this thread's may come to wait, too */
+
+static void listen_no_more(struct shared *sh)
+{
+	atomic_store(&sh->bell_listens, 0);
+	atomic_fetch_add(&sh->bell_told, 1);
+	if (atomic_load(&sh->bell_others) > 0)
+		(void)syscall(SYS_futex, &sh->bell_told, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+}
+
+/* One that was killed as it listened tells nobody: it would have by the next tick. */
+static int sleep_beside(struct sock *s, enum side side, uint32_t told, const struct timespec *left)
+{
+	struct shared *sh = s->shared;
+	int err = 0;
+
+	atomic_fetch_add(&sh->bell_others, 1);
+	if (wait_announce(s, side, ISMFS_SLEEPS_ON_BELL, wants[side]))
+		err = syscall(SYS_futex, &sh->bell_told, FUTEX_WAIT, told, left, NULL, 0) != 0 ? errno : 0;
+	atomic_fetch_sub(&sh->bell_others, 1);
+	if (err == ETIMEDOUT && left->tv_sec >= WAIT_TICK_NS / INT64_C(1000000000))
+		listen_no_more(sh);
+	return err;
+}
+
 static int sleep_on_bell(struct sock *s, int fd, enum side side, const struct timespec *left)
 {
+	struct shared *sh = s->shared;
+	const struct sock *before = listens_to;
+	uint32_t told = atomic_load(&sh->bell_told), nobody = 0;
+	int err = 0;
+
+	if (before != s && !atomic_compare_exchange_strong(&sh->bell_listens, &nobody, 1))
+		return sleep_beside(s, side, told, left);
+	listens_to = s;
 	wait_empty_bell(s);
-	return wait_announce(s, side, ISMFS_SLEEPS_ON_BELL, wants[side]) ? wait_on_bell(s, fd, left) : 0;
+	if (wait_announce(s, side, ISMFS_SLEEPS_ON_BELL, wants[side]))
+		err = wait_on_bell(s, fd, left);
+	listens_to = before;
+	if (before != s)
+		listen_no_more(sh);
+	return err;
 }
 
 static bool can_read(void *s)

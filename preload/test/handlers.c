@@ -13,6 +13,7 @@
 #include <sys/select.h>
 #include <sys/socket.h>
 #include <sys/time.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "check.h"
@@ -478,7 +479,7 @@ static void *queue(void *main)
 	for (int i = 1; i <= 1000; i++) {
 		union sigval v = { .sival_int = i };
 
-		while (pthread_sigqueue(*(pthread_t *)main, SIGUSR1, v) != 0)
+		while (pthread_sigqueue(*(pthread_t *)main, SIGRTMIN, v) != 0) /* none of these is merged with another one */
 			usleep(10);
 		usleep(10);
 	}
@@ -505,13 +506,64 @@ static void handlers_as_they_are_set(void)
 		write_much(p.server);
 		_exit(0);
 	}
+	check(sigaction(SIGRTMIN, &full, NULL) == 0);
 	check(close(p.server) == 0 && pthread_create(&other, NULL, queue, &self) == 0);
 	read_much(p.client);
-	check(pthread_join(other, NULL) == 0 && last == SIGUSR1 && value == 1000);
+	check(pthread_join(other, NULL) == 0 && last == SIGRTMIN && value == 1000 && signal(SIGRTMIN, SIG_DFL) != SIG_ERR);
 	ended_well(child);
 	full.sa_flags = SA_SIGINFO | (int)SA_RESETHAND;
 	check(sigaction(SIGUSR1, &full, NULL) == 0 && raise(SIGUSR1) == 0);
 	check(sigaction(SIGUSR1, NULL, &old) == 0 && old.sa_handler == SIG_DFL && close(p.client) == 0);
+}
+
+static volatile sig_atomic_t counts[2];
+
+static void counted(int n)
+{
+	counts[n == SIGUSR2]++;
+}
+
+static timer_t every(int n, long us)
+{
+	struct sigevent e = { .sigev_notify = SIGEV_SIGNAL, .sigev_signo = n };
+	struct itimerspec often = { { 0, us * 1000 }, { 0, us * 1000 } };
+	timer_t t;
+
+	check(timer_create(CLOCK_MONOTONIC, &e, &t) == 0 && timer_settime(t, 0, &often, NULL) == 0);
+	return t;
+}
+
+/* Two signals at once, and others that the program has blocked and that stay so: when all is over nothing more is blocked than before. */
+static void two_at_once(void)
+{
+	struct sigaction action = { .sa_handler = counted, .sa_flags = SA_RESTART };
+	struct pair p = pair_open();
+	sigset_t blocked, was, now;
+	timer_t one, two;
+	pid_t child;
+
+	counts[0] = counts[1] = 0;
+	check(sigemptyset(&blocked) == 0 && sigaddset(&blocked, SIGRTMIN) == 0 && sigaddset(&blocked, SIGTRAP) == 0);
+	check(pthread_sigmask(SIG_BLOCK, &blocked, &was) == 0 && raise(SIGRTMIN) == 0 && raise(SIGTRAP) == 0);
+	child = fork();
+	check(child >= 0);
+	if (child == 0) {
+		check(close(p.client) == 0);
+		write_much(p.server);
+		_exit(0);
+	}
+	check(close(p.server) == 0 && sigaction(SIGUSR1, &action, NULL) == 0 && sigaction(SIGUSR2, &action, NULL) == 0);
+	one = every(SIGUSR1, 300);
+	two = every(SIGUSR2, 300);
+	read_much(p.client);
+	while (counts[0] < 10 || counts[1] < 10)
+		usleep(1000);
+	check(timer_delete(one) == 0 && timer_delete(two) == 0 && pthread_sigmask(SIG_SETMASK, NULL, &now) == 0);
+	check(!sigismember(&now, SIGUSR1) && !sigismember(&now, SIGUSR2) && sigismember(&now, SIGRTMIN) && sigismember(&now, SIGTRAP));
+	check(signal(SIGRTMIN, SIG_IGN) != SIG_ERR && signal(SIGTRAP, SIG_IGN) != SIG_ERR && pthread_sigmask(SIG_SETMASK, &was, NULL) == 0);
+	check(signal(SIGUSR1, SIG_DFL) == counted && signal(SIGUSR2, SIG_DFL) == counted && close(p.client) == 0);
+	check(signal(SIGRTMIN, SIG_DFL) == SIG_IGN && signal(SIGTRAP, SIG_DFL) == SIG_IGN && signal(SIGUSR1, SIG_ERR) == SIG_ERR && errno == EINVAL);
+	ended_well(child);
 }
 
 void test_handlers(void)
@@ -527,4 +579,5 @@ void test_handlers(void)
 	RUN(shuts_while_it_writes);
 	RUN(cancelled_in_a_write);
 	RUN(handlers_as_they_are_set);
+	RUN(two_at_once);
 }

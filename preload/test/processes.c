@@ -179,6 +179,34 @@ static void set_of_parent(void)
 	}
 }
 
+static void *wait_in_set(void *set)
+{
+	struct epoll_event e;
+
+	check(epoll_wait(*(int *)set, &e, 1, 1500) == 0);
+	return NULL;
+}
+
+/* Two sets hear by one bell. One of them has lost its connections since a fork, and somebody waits in it first. */
+static void set_beside_another(void)
+{
+	struct pair p = pair_open(), q = pair_open();
+	int set = set_with(p.server), other = set_with(q.server);
+	pthread_t first;
+	pid_t child = fork();
+
+	check(child >= 0);
+	if (child == 0)
+		_exit(0);
+	wait_for(child);
+	pair_close(p);
+	check(pthread_create(&first, NULL, wait_in_set, &set) == 0);
+	usleep(100000);
+	hear_in(other, q);
+	check(pthread_join(first, NULL) == 0 && close(set) == 0 && close(other) == 0);
+	pair_close(q);
+}
+
 /* As daemons begin: the parent ends, and the child goes on with the set. */
 static void set_of_child(void)
 {
@@ -558,6 +586,7 @@ void test_processes(void)
 	RUN(child_polls);
 	RUN(set_of_parent);
 	RUN(set_of_child);
+	RUN(set_beside_another);
 	RUN(both_talk);
 	RUN(left_to_child);
 	RUN(closed_while_forking);
