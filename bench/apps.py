@@ -2,13 +2,16 @@
 # SPDX-License-Identifier: Apache-2.0
 """The table of the kernel feature's cover letter: the same commands over TCP and over SMC-D, interleaved, medians of five.
 
-    bench/apps.py [--rounds N] [--seconds N] [--place PLACE] [ROW ...]
+    bench/apps.py [--rounds N] [--seconds N] [--place PLACE] [--profile] [ROW ...]
+
+With --profile also where the CPUs' time goes while a row's client runs, once over TCP and once over SMC-D (perf, of Debian's linux-perf).
 
 As root, on a mount of its own. Nothing else should run meanwhile. Before a program is measured under smc_run it is seen that its
 connections are in SMC-D mode: the device counts them.
 """
 
 import argparse
+import collections
 import contextlib
 import datetime
 import json
@@ -17,6 +20,7 @@ import pathlib
 import platform
 import re
 import resource
+import shutil
 import signal
 import socket
 import statistics
@@ -28,6 +32,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BIN = ROOT / "bin"
 COSTS = ("fallback", "connect")  # what a program pays whose peer is not under smc_run
+RECORD = ["perf", "record", "-q", "-a", "-e", "cpu-clock", "-F", "1999", "-o"]
 FINER = 3  # times as many rounds for what is meant to show no difference
 MESSAGES = os.environ.get("MESSAGES", "1000000")
 PLACES = {"two CPUs": ("0", "1"), "one CPU": ("0", "0"), "free": (None, None)}
@@ -72,6 +77,7 @@ class Bench:
         self.device = mount / "devices/loopback-ism"
         self.env = {**os.environ, "ISMFS_MOUNT": str(mount)}
         self.seconds = str(seconds)
+        self.profiles = None  # of clients: (what ran, its shares)
 
     def command(self, smc, cpu, command):
         pin = ["taskset", "-c", cpu] if cpu is not None else []
@@ -95,13 +101,22 @@ class Bench:
 
     def client(self, smc, cpu, command, agrees=True):
         before = self.connections()
-        done = subprocess.run(self.command(smc, cpu, command), env=self.env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        done = self.run(self.command(smc, cpu, command), title(command))
         out = done.stdout
         if done.returncode != 0:
             raise RuntimeError(f"{command}: exit code {done.returncode}\n{out}")
         if (self.connections() > before) != (smc and agrees):
             raise RuntimeError(f"{command}: SMC-D was {'not ' if smc and agrees else ''}used")
         return out
+
+    def run(self, command, title):
+        how = {"env": self.env, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        if self.profiles is None:
+            return subprocess.run(command, **how)
+        with tempfile.NamedTemporaryFile(prefix="ismfs-bench-") as profile:
+            done = subprocess.run([*RECORD, profile.name, "--", *command], **how)
+            self.profiles.append((title, shares(profile.name)))
+        return done
 
     def pingpong(self, smc, cpus):
         pins = [cpus[0], cpus[1]] if cpus[0] is not None else []
@@ -198,6 +213,47 @@ def measure(bench, rows, rounds, places):
     return samples
 
 
+def title(command):
+    mode = command[1] if not command[1].startswith("-") else ""
+    return f"{pathlib.Path(command[0]).name} {mode}".strip()
+
+
+def kind_of(obj):
+    if obj.startswith("[kernel") or obj.startswith("[guest"):
+        return "kernel"
+    if obj == "libsmc-preload.so":
+        return "the library"
+    return "C library" if obj.startswith(("lib", "[vdso]", "ld-")) else "own code"
+
+
+def shares(path):
+    """Where the time of a profile went: {(program, kind): percent}."""
+    command = ["perf", "report", "-i", path, "--stdio", "--no-children", "-F", "overhead,comm,dso", "-t", ";"]
+    report = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, check=True).stdout
+    found = collections.Counter()
+    for line in report.splitlines():
+        if line.strip() and not line.startswith("#"):
+            percent, program, obj = (field.strip() for field in line.split(";")[:3])
+            found["idle" if program == "swapper" else f"{program}: {kind_of(obj)}"] += float(percent.rstrip("%"))
+    return found
+
+
+def print_profiles(bench, rows, places):
+    for row in rows:
+        for place, cpus in places.items():
+            both = []
+            for smc in (False, True):
+                bench.profiles = []
+                getattr(bench, row)(smc, cpus)
+                both.append(bench.profiles)
+            bench.profiles = None
+            for (title, tcp), (_, smcd) in zip(*both):
+                print(f"\nWhere the time of the CPUs goes, in %: {title}, {place}\n\n| | TCP | SMC-D |\n|---|---|---|")
+                for where in sorted(tcp | smcd, key=lambda w: -tcp[w] - smcd[w]):
+                    if tcp[where] + smcd[where] >= 1:
+                        print(f"| {where} | {tcp[where]:.1f} | {smcd[where]:.1f} |")
+
+
 def print_table(samples, heads):
     print(f"| | placement | {heads[0]} | {heads[1]} | ratio, same rounds |\n|---|---|---|---|---|")
     for (figure, place), by in samples.items():
@@ -210,26 +266,35 @@ def spread(values, digits):
     return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}–{max(values):.{digits}f})"
 
 
+def print_results(samples, costs, rounds):
+    cpu = next(line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))
+    print(f"{datetime.date.today()}, {os.cpu_count()} × {cpu}, Linux {platform.release()}. Medians (min–max) of {rounds} rounds.\n")
+    if samples:
+        print_table(samples, ("TCP", "SMC-D"))
+    if costs:
+        print(f"\nA program whose peer is not under smc_run, {rounds * FINER} rounds:\n")
+        print_table(costs, ("without smc_run", "under smc_run, on TCP"))
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=5)
     parser.add_argument("--place", choices=PLACES, action="append", help="one of the placements; all if none is given")
+    parser.add_argument("--profile", action="store_true", help="also where the time of the CPUs goes")
     parser.add_argument("rows", nargs="*", default=["pingpong", "sockperf", "nginx", "redis", "reconnect", *COSTS])
     args = parser.parse_args()
+    if args.profile and shutil.which("perf") is None:
+        sys.exit("apps.py: --profile needs perf: apt-get install linux-perf")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # what is mounted and started ends with it
     places = {p: PLACES[p] for p in args.place or PLACES}
     with mounted() as mount:
         bench = Bench(mount, args.seconds)
         samples = measure(bench, [r for r in args.rows if r not in COSTS], args.rounds, places)
         costs = measure(bench, [r for r in args.rows if r in COSTS], args.rounds * FINER, places)
-    cpu = next(line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))
-    print(f"{datetime.date.today()}, {os.cpu_count()} × {cpu}, Linux {platform.release()}. Medians (min–max) of {args.rounds} rounds.\n")
-    if samples:
-        print_table(samples, ("TCP", "SMC-D"))
-    if costs:
-        print(f"\nA program whose peer is not under smc_run, {args.rounds * FINER} rounds:\n")
-        print_table(costs, ("without smc_run", "under smc_run, on TCP"))
+        print_results(samples, costs, args.rounds)
+        if args.profile:
+            print_profiles(bench, args.rows, places)
 
 
 main()

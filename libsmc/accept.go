@@ -16,15 +16,19 @@ import (
 )
 
 // The server's side of the handshake (smc_listen_work in af_smc.c): it reads the Proposal, sends the Accept and reads the
-// Confirm. A client has clcTimeout for each of its messages.
+// Confirm. A client has clcTimeout for each of its messages. One that has not begun it then is late, see late.go; one of another
+// implementation, which answers by itself, has ended.
 const clcTimeout = 6 * time.Second // CLC_WAIT_TIME
 
 // serve is the server's handshake on a connection whose client has announced SMC.
 func (c *Conn) serve() { c.settleError(c.answer()) }
 
 func (c *Conn) answer() error {
-	c.await(clcTimeout)
-	p, err := readProposal(c.tcp)
+	err := c.awaitClient(true)
+	var p smc.Proposal
+	if err == nil {
+		p, err = readProposal(c.tcp)
+	}
 	c.heard()
 	if err != nil {
 		return c.lateDecline(err)
@@ -51,7 +55,7 @@ func (c *Conn) answer() error {
 	}
 	accept := attempt.Accept()
 	if err = sendAnswer(c.tcp, &accept); err == nil {
-		err = c.confirmed(attempt, &accept)
+		err = c.confirmed(attempt, &accept, p.Process() != 0)
 	}
 	if err != nil {
 		var d declined
@@ -85,8 +89,11 @@ func (c *Conn) await(patience time.Duration) {
 	defer c.mu.Unlock()
 	c.awaiting = true
 	limit := time.Now().Add(patience)
-	if c.givenUp {
+	switch {
+	case c.givenUp:
 		limit = time.Unix(1, 0)
+	case patience == forever:
+		limit = time.Time{}
 	}
 	c.tcp.SetReadDeadline(limit)
 }
@@ -109,10 +116,19 @@ func (c *Conn) giveUp() {
 	}
 }
 
+func (c *Conn) isGivenUp() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.givenUp
+}
+
 // confirmed waits for the client's Confirm and checks it.
-func (c *Conn) confirmed(a *link.Attempt, accept *smc.AcceptConfirm) error {
-	c.await(clcTimeout)
-	confirm, err := readAnswer(c.tcp, smc.MsgConfirm)
+func (c *Conn) confirmed(a *link.Attempt, accept *smc.AcceptConfirm, mayBeLate bool) error {
+	err := c.awaitClient(mayBeLate)
+	var confirm smc.AcceptConfirm
+	if err == nil {
+		confirm, err = readAnswer(c.tcp, smc.MsgConfirm)
+	}
 	c.heard()
 	if err != nil {
 		return err

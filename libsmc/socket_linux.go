@@ -50,6 +50,18 @@ func followsDecline(tcp *net.TCPConn) (is bool) {
 	return is && err == nil
 }
 
+// awaitByte waits until there is something to read, or the end, for as long as the read deadline allows.
+func awaitByte(tcp *net.TCPConn) error {
+	raw, err := tcp.SyscallConn()
+	if err != nil {
+		return err
+	}
+	return raw.Read(func(fd uintptr) bool {
+		_, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT)
+		return err != unix.EAGAIN
+	})
+}
+
 // acceptQueued accepts a connection that a listening socket has queued, without waiting; nil if there is none.
 func acceptQueued(listener syscall.RawConn) (*net.TCPConn, error) {
 	var fd int

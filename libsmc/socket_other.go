@@ -18,5 +18,8 @@ func fastOpen(int) bool { return false }
 // followsDecline: only connections that were marked get one.
 func followsDecline(*net.TCPConn) bool { return false }
 
+// awaitByte: only for clients of listeners that were marked.
+func awaitByte(*net.TCPConn) error { return nil }
+
 // acceptQueued: only for listeners that were marked.
 func acceptQueued(syscall.RawConn) (*net.TCPConn, error) { return nil, nil }

@@ -12,12 +12,6 @@
 static struct buffer *buffers;
 static struct remote *remotes;
 
-void buffers_forget(void)
-{
-	buffers = NULL;
-	remotes = NULL;
-}
-
 /* ismfs_dmb_detach would close what is hidden. */
 static void release(struct ismfs_dmb *dmb)
 {
@@ -194,6 +188,17 @@ void remote_close(struct remote *r)
 	hidden_close(r->bell);
 	release(&r->dmb);
 	free(r);
+}
+
+void buffers_forget(void)
+{
+	for (struct remote *r = remotes, *next; r != NULL; r = next) {
+		next = r->next;
+		if (!r->in_use)
+			remote_close(r);
+	}
+	buffers = NULL;
+	remotes = NULL;
 }
 
 void remotes_drop_lost(const struct group *g)

@@ -58,7 +58,7 @@ void remotes_drop_lost(const struct group *g);
 /* Whether its owner is there still. */
 bool remote_has_owner(const struct remote *r);
 
-/* A child of fork begins anew. */
+/* A child of fork begins anew, without what only its parent keeps. */
 void buffers_forget(void);
 
 #endif

@@ -113,86 +113,102 @@ static bool is_pipe(int fd)
 	return real()->fcntl(fd, F_GETPIPE_SZ) >= 0;
 }
 
+/* A pipe that a call of splice moves bytes to or from, and what it has said. */
+struct pipe_end {
+	int fd;
+	short wanted; /* POLLIN, POLLOUT */
+	bool waits, asked;
+	ssize_t moved;
+};
+
+static struct pipe_end pipe_end(int fd, short wanted, unsigned int flags)
+{
+	bool waits = !(flags & SPLICE_F_NONBLOCK) && !(real()->fcntl(fd, F_GETFL) & O_NONBLOCK);
+
+	return (struct pipe_end){ .fd = fd, .wanted = wanted, .waits = waits };
+}
+
 /*
  * What the pipe takes or has at once. A read or write would wait for that, and a write for the rest, too, if the pipe is a blocking one;
  * splice waits for the first byte alone, and not at all if it is told so: who splices empties the pipe itself.
  */
-static ssize_t through_pipe(long call, int pipe, struct iovec *iov, unsigned int flags)
+static ssize_t move(void *end, const struct iovec *iov, int n)
 {
-	struct pollfd side = { pipe, call == SYS_preadv2 ? POLLIN : POLLOUT, 0 };
+	struct pipe_end *e = end;
+	long call = e->wanted == POLLIN ? SYS_preadv2 : SYS_pwritev2;
 
-	for (;;) {
-		long moved = kernel_call(call, (long[6]){ pipe, (long)iov, 1, -1, -1, RWF_NOWAIT });
+	e->asked = true;
+	e->moved = kernel_call(call, (long[6]){ e->fd, (long)iov, n, -1, -1, RWF_NOWAIT });
+	if (e->moved < 0)
+		e->moved = -errno;
+	return e->moved;
+}
 
-		if (moved >= 0)
-			return moved;
-		if (errno != EAGAIN || (flags & SPLICE_F_NONBLOCK) || (real()->fcntl(pipe, F_GETFL) & O_NONBLOCK))
-			return -errno;
-		if (real()->poll(&side, 1, -1) < 0)
-			return -errno;
-	}
+/* After it has moved nothing: 0 when it can, or what the call fails with. */
+static int wait_for_pipe(struct pipe_end *e)
+{
+	struct pollfd side = { e->fd, e->wanted, 0 };
+
+	e->asked = false;
+	if (e->moved != -EAGAIN || !e->waits)
+		return (int)e->moved;
+	return real()->poll(&side, 1, -1) < 0 ? -errno : 0;
 }
 
 /* Into a pipe: as much as it takes, which is then read. */
 static ssize_t splice_out(struct sock *s, int fd, int pipe, size_t n, unsigned int flags)
 {
-	char *piece = malloc(PIECE);
-	struct iovec iov = { piece, n < PIECE ? n : PIECE };
-	ssize_t got;
+	struct pipe_end to = pipe_end(pipe, POLLOUT, flags);
+	struct iovec first = { &(char){ 0 }, 1 };
 
-	if (piece == NULL)
-		return -ENOMEM;
-	got = io_read(s, fd, &iov, 1, MSG_PEEK);
-	if (got > 0) {
-		iov.iov_len = (size_t)got;
-		got = through_pipe(SYS_pwritev2, pipe, &iov, flags);
-		iov.iov_len = got > 0 ? (size_t)got : 0;
+	for (;;) {
+		ssize_t got = io_read(s, fd, &first, 1, MSG_PEEK);
+
+		if (got <= 0)
+			return got;
+		got = stream_drain(&s->stream, n < PIECE ? n : PIECE, move, &to);
 		if (got > 0)
-			(void)stream_read(&s->stream, &iov, 1, 0, false);
+			return got;
+		if (to.asked && (got = wait_for_pipe(&to)) != 0)
+			return got;
 	}
-	free(piece);
-	return got;
 }
 
-/* How many bytes can be written, waited for as the socket waits; 0: none ever; negative: what the call fails with. */
-static ssize_t wait_for_space(struct sock *s, int fd)
+/* Like the first write to a peer that has closed: what the pipe has is taken and lost, or nothing, with the error. */
+static ssize_t splice_away(struct sock *s, size_t n, struct pipe_end *from)
 {
-	int64_t deadline = 0;
+	char waste[16384];
+	struct iovec iov = { waste, n < sizeof(waste) ? n : sizeof(waste) };
+	ssize_t got = 0;
 
-	while (stream_takes(&s->stream)) {
-		size_t space = s->stream.tx_len - stream_unread_by_peer(&s->stream);
-		int err;
-
-		if (space > 0)
-			return (ssize_t)space;
-		err = io_wait_for_room(s, fd, &deadline);
-		if (err != 0)
-			return err;
-	}
-	return 0;
+	if (!stream_takes(&s->stream))
+		return io_refuse(s, 0, 0);
+	while (move(from, &iov, 1) < 0)
+		if ((got = wait_for_pipe(from)) != 0)
+			return got;
+	return from->moved > 0 ? io_refuse(s, (size_t)from->moved, 0) : 0;
 }
 
 /* From a pipe: no more than there is space for, since what is taken out of it cannot be put back. */
 static ssize_t splice_in(struct sock *s, int fd, int pipe, size_t n, unsigned int flags)
 {
-	ssize_t space = wait_for_space(s, fd), got;
-	struct iovec iov;
+	struct pipe_end from = pipe_end(pipe, POLLIN, flags);
+	int64_t deadline = 0;
 
-	if (space <= 0)
-		return space < 0 ? space : io_refuse(s, 0, 0);
-	iov.iov_len = n < PIECE ? n : PIECE;
-	if (iov.iov_len > (size_t)space)
-		iov.iov_len = (size_t)space;
-	iov.iov_base = malloc(iov.iov_len);
-	if (iov.iov_base == NULL)
-		return -ENOMEM;
-	got = through_pipe(SYS_preadv2, pipe, &iov, flags);
-	if (got > 0) {
-		iov.iov_len = (size_t)got;
-		got = io_write_all(s, fd, iov);
+	for (;;) {
+		ssize_t put = stream_fill(&s->stream, n < PIECE ? n : PIECE, move, &from);
+
+		if (put > 0 || (from.asked && from.moved == 0))
+			return put;
+		if (from.asked && from.moved < 0)
+			put = wait_for_pipe(&from);
+		else if (put == -EAGAIN || put == -EBUSY)
+			put = io_wait_to_write(s, fd, put, 0, &deadline);
+		else
+			return splice_away(s, n, &from);
+		if (put != 0)
+			return put;
 	}
-	free(iov.iov_base);
-	return got;
 }
 
 EXPORT ssize_t splice(int in, off64_t *in_at, int out, off64_t *out_at, size_t n, unsigned int flags)
@@ -202,9 +218,9 @@ EXPORT ssize_t splice(int in, off64_t *in_at, int out, off64_t *out_at, size_t n
 	ssize_t moved;
 
 	if (s != NULL) {
-		moved = is_pipe(out) ? splice_out(s, in, out, n, flags) : -EINVAL;
+		moved = n == 0 ? 0 : is_pipe(out) ? splice_out(s, in, out, n, flags) : -EINVAL;
 	} else if (error == 0 && (s = connection(out, WRITER, &error)) != NULL) {
-		moved = is_pipe(in) ? splice_in(s, out, in, n, flags) : -EINVAL;
+		moved = n == 0 ? 0 : is_pipe(in) ? splice_in(s, out, in, n, flags) : -EINVAL;
 	} else {
 		if (error == 0)
 			return real()->splice(in, in_at, out, out_at, n, flags);

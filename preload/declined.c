@@ -7,11 +7,12 @@
 #include "io.h"
 #include "message.h"
 #include "real.h"
+#include "servers.h"
 #include "settle.h"
 #include "wait.h"
 
-/* How long a write waits for a server's program. */
-static const int64_t give_up_ns = INT64_C(500000000);
+/* How long a write waits for a server's program, and for one that goes on answering others (CLC_WAIT_TIME). */
+static const int64_t give_up_ns = INT64_C(500000000), busy_ns = INT64_C(6000000000);
 
 /* How long a close waits for a Proposal: it is sent as soon as the client's connect is over. */
 enum { CLOSE_WAIT_MS = 10 };
@@ -30,11 +31,15 @@ void declined_wanted(struct sock *s)
 int64_t declined_at(const struct sock *s)
 {
 	const struct shared *sh = s->shared;
-	int64_t wanted = atomic_load(&sh->wanted);
+	int64_t since = atomic_load(&sh->wanted), answered, at;
 
-	if (wanted == 0 || sock_kind(s) != SOCK_HANDSHAKE || sh->kernel || has_declined(s))
+	if (since == 0 || sock_kind(s) != SOCK_HANDSHAKE || sh->kernel || has_declined(s))
 		return FOREVER;
-	return (wanted > sh->proposed ? wanted : sh->proposed) + give_up_ns;
+	if (since < sh->proposed)
+		since = sh->proposed;
+	answered = servers_taken_up_at(&sh->peer);
+	at = (answered > since ? answered : since) + give_up_ns;
+	return at < since + busy_ns ? at : since + busy_ns;
 }
 
 /* ---- declining ---- */

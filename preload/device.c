@@ -129,12 +129,12 @@ static void check_mount(struct device *d)
 	at = file_system(AT_FDCWD, d->point);
 	if (at != 0 && at != d->at)
 		judge(d, at);
-	lock_leave(&device_lock);
+	lock_release(&device_lock);
 }
 
 /* ---- */
 
-/* What this process's parent had found out, if that is mounted still: a server may fork for each connection. */
+/* What this process's parent had found out, if that is mounted still: a server may fork for each connection. Shared with inherited connections. */
 static bool take_parents(struct device *d)
 {
 	const struct device *p = parents;
@@ -166,28 +166,33 @@ static int find(struct device *d)
 	return err;
 }
 
+/* With the block for this process. A program may have closed what its parent had, past the library: then the device is looked for. */
+static int open_with_block(struct device *d, bool parents)
+{
+	int err = parents ? 0 : find(d);
+
+	if (err != 0)
+		return err;
+	err = procs_open_sized(&d->dev, BLOCK_SIZE, &d->procs);
+	if (err == 0 || parents)
+		return err;
+	debug("the device's block for this process: %s", strerror(-err));
+	hidden_close(d->dev.dir);
+	free(d->point);
+	return err;
+}
+
 static struct device *device_open(int *err)
 {
 	struct device *d = calloc(1, sizeof(*d));
-	bool shared;
 
 	if (d == NULL) {
 		*err = -ENOMEM;
 		return NULL;
 	}
-	shared = take_parents(d); /* with inherited connections */
-	*err = shared ? 0 : find(d);
+	if (!take_parents(d) || (*err = open_with_block(d, true)) != 0)
+		*err = open_with_block(d, false);
 	if (*err != 0) {
-		free(d);
-		return NULL;
-	}
-	*err = procs_open_sized(&d->dev, BLOCK_SIZE, &d->procs);
-	if (*err != 0) {
-		debug("the device's block for this process: %s", strerror(-*err));
-		if (!shared) {
-			hidden_close(d->dev.dir);
-			free(d->point);
-		}
 		free(d);
 		return NULL;
 	}
@@ -206,6 +211,8 @@ APART static struct device *look(void)
 	errno = saved;
 	if (d != NULL && !atomic_load_explicit(&d->dead, memory_order_relaxed))
 		return d;
+	if (lock_is_mine(&device_lock)) /* a signal's handler that is not seen (signals.h) */
+		return NULL;
 	lock_take(&device_lock);
 	d = atomic_load(&current);
 	if (d == NULL || atomic_load(&d->dead)) {

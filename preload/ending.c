@@ -153,8 +153,13 @@ void link_sweep(void)
 
 void link_forked(void)
 {
-	for (struct ending *e = endings; e != NULL; e = e->next)
+	for (struct ending *e = endings; e != NULL; e = e->next) {
+		if (e->link.group == NULL)
+			continue;
 		hidden_close(e->tcp);
+		buffer_close(e->link.own);
+		remote_close(e->link.peer);
+	}
 	endings = NULL;
 	atomic_store(&has_endings, false);
 	groups_forked();

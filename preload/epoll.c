@@ -76,7 +76,7 @@ static int wait_awhile(struct set *set, const struct request *r)
 		int n, k;
 
 		set_look(set);
-		n = set_harvest(set, r->events, r->most);
+		n = set_harvest(set, r->events, r->most < SET_MOST ? r->most : SET_MOST);
 		now = now_ns();
 		if (n > 0) {
 			if (n == r->most || now - set->asked < SET_UNASKED_NS)

@@ -45,6 +45,8 @@ bool epoll_knows(int fd);
 void epoll_before_fork(void);
 void epoll_in_parent(void);
 void epoll_forked(void);
+/* In the child, after the pages of groups and sockets have been renewed. */
+void epoll_count_pages(void);
 /* In a child of fork: how many references a socket's registrations have. */
 unsigned int items_forked(struct sock *s);
 

@@ -26,13 +26,22 @@ static int modify(struct set *set, struct sock *s, int fd, const struct epoll_ev
 
 	if (it == NULL)
 		return fail(ENOENT);
-	lock_take(&set->lock);
-	it->events = event->events;
-	it->data = event->data;
-	it->disabled = false;
-	lock_release(&set->lock);
-	set_queue_and_kick(it);
+	item_change(it, event);
 	return 0;
+}
+
+static int take_out(struct set *set, struct sock *s, int fd)
+{
+	struct item *it = item_find(s, set, fd);
+
+	if (it == NULL)
+		return fail(ENOENT);
+	if (sock_kind(s) == SOCK_SMC) {
+		item_park(it);
+		return 0;
+	}
+	items_remove(s, set, fd);
+	return real()->epoll_ctl(set->fd, EPOLL_CTL_DEL, fd, NULL);
 }
 
 static int change(int epfd, int op, int fd, struct epoll_event *event, struct sock *s)
@@ -47,10 +56,8 @@ static int change(int epfd, int op, int fd, struct epoll_event *event, struct so
 		result = add(set, s, fd, event);
 	else if (op == EPOLL_CTL_MOD)
 		result = modify(set, s, fd, event);
-	else if (items_remove(s, set, fd))
-		result = real()->epoll_ctl(epfd, op, fd, NULL);
 	else
-		result = fail(ENOENT);
+		result = take_out(set, s, fd);
 	lock_release(&s->listing);
 	set_put(set);
 	if (result == 0 && op == EPOLL_CTL_ADD)

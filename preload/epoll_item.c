@@ -10,6 +10,23 @@
 #include "real.h"
 #include "table.h"
 
+/* ---- what the kernel's set listens to ---- */
+
+/* What was let go of in a shared set is there still. */
+static int start_listening(const struct set *set, int op, int fd, uint32_t events, uint64_t data)
+{
+	int result = set_control(set->fd, op, fd, events, data);
+
+	return result != 0 && op == EPOLL_CTL_ADD && errno == EEXIST ? set_control(set->fd, EPOLL_CTL_MOD, fd, events, data) : result;
+}
+
+/* Another process may need it. */
+static void stop_listening(const struct set *set, int fd)
+{
+	if (!set->shared)
+		(void)real()->epoll_ctl(set->fd, EPOLL_CTL_DEL, fd, NULL);
+}
+
 /* ---- pages in a set; under its lock ---- */
 
 static void use_page(struct item *it, struct own_page *p)
@@ -29,7 +46,7 @@ static void use_page(struct item *it, struct own_page *p)
 		it->page = NULL;
 		return;
 	}
-	more[n] = (struct page_use){ p, 1, atomic_load(&p->visits), false };
+	more[n] = (struct page_use){ .page = p, .users = 1, .visits = atomic_load(&p->visits) };
 	page_use(p, 1);
 	set->pages = more;
 	atomic_fetch_add(&p->refs, 1);
@@ -48,8 +65,8 @@ static struct own_page *leave_page(struct item *it)
 	for (unsigned int i = 0; i < n; i++) {
 		if (set->pages[i].page != p || --set->pages[i].users > 0)
 			continue;
-		(void)real()->epoll_ctl(set->fd, EPOLL_CTL_DEL, p->page.bell, NULL);
-		if (set->pages[i].shown)
+		stop_listening(set, p->page.bell);
+		if (set->pages[i].shown && !p->inherited)
 			page_awake(p, false);
 		page_use(p, -1);
 		set->pages[i] = set->pages[n - 1];
@@ -61,46 +78,54 @@ static struct own_page *leave_page(struct item *it)
 
 /* ---- items ---- */
 
-/* Listen to what a connection needs in its state. Under listing and the set's lock. */
-static void listen_to(struct item *it)
+/* Listen to what a connection needs of TCP in its state. */
+static int listen_to_tcp(const struct item *it, int op)
+{
+	const struct sock *s = it->sock;
+	uint32_t events = EPOLLIN | EPOLLRDHUP;
+
+	if (sock_kind(s) == SOCK_FAILED)
+		events = 0;
+	else if (sock_kind(s) != SOCK_SMC)
+		events = (uint32_t)handshake_awaits(s, POLLOUT);
+	return start_listening(it->set, op, it->fd, events | EPOLLET, mark_data(MARK_TCP, it->fd));
+}
+
+/* And where news of its bytes come. Under the set's lock. */
+static void listen_to_peer(struct item *it)
 {
 	struct sock *s = it->sock;
 	struct own_page *p;
 
 	if (sock_kind(s) != SOCK_SMC) {
-		uint32_t events = sock_kind(s) == SOCK_FAILED ? 0 : (uint32_t)handshake_awaits(s, POLLOUT);
-
 		if (handshake_hurries(s))
 			atomic_store(&it->set->settling, true);
-
-		(void)set_control(it->set->fd, EPOLL_CTL_MOD, it->fd, events | EPOLLET, mark_data(MARK_TCP, it->fd));
 		return;
 	}
-	(void)set_control(it->set->fd, EPOLL_CTL_MOD, it->fd, EPOLLIN | EPOLLRDHUP | EPOLLET, mark_data(MARK_TCP, it->fd));
 	p = link_page(&s->link);
 	if (p != NULL)
 		use_page(it, p);
 	if (it->page == NULL) {
 		it->on_bell = true;
-		(void)set_control(it->set->fd, EPOLL_CTL_ADD, s->stream.own_bell, EPOLLIN | EPOLLET, mark_data(MARK_BELL, it->fd));
+		(void)start_listening(it->set, EPOLL_CTL_ADD, s->stream.own_bell, EPOLLIN | EPOLLET, mark_data(MARK_BELL, it->fd));
 	}
 }
 
-static struct item *item_new(struct set *set, struct sock *s, int fd, const struct epoll_event *event)
+static struct item *item_new(struct set *set, struct sock *s, int fd, const struct epoll_event *event, int op)
 {
-	struct item *it = calloc(1, sizeof(*it));
+	struct item *it = malloc(sizeof(*it));
 	bool first;
 
 	if (it == NULL)
 		return NULL;
+	*it = (struct item){ .set = set, .sock = s, .fd = fd, .events = event->events, .data = event->data, .next = s->items };
+	if (listen_to_tcp(it, op) != 0) {
+		free(it);
+		return NULL;
+	}
 	atomic_fetch_add(&s->refs, 1);
+	atomic_fetch_add(&s->registered, 1);
 	atomic_fetch_add(&set->refs, 1);
-	it->set = set;
-	it->sock = s;
-	it->fd = fd;
-	it->events = event->events;
-	it->data = event->data;
-	it->next = s->items;
 	s->items = it;
 	lock_take(&set->lock);
 	it->after = set->items;
@@ -108,7 +133,7 @@ static struct item *item_new(struct set *set, struct sock *s, int fd, const stru
 		set->items->before = it;
 	set->items = it;
 	first = atomic_fetch_add(&set->count, 1) == 0;
-	listen_to(it);
+	listen_to_peer(it);
 	set_queue(it);
 	lock_release(&set->lock);
 	if (first || atomic_load(&set->sleeping) > 0 || atomic_load(&set->nested))
@@ -116,18 +141,50 @@ static struct item *item_new(struct set *set, struct sock *s, int fd, const stru
 	return it;
 }
 
+static struct item *find(struct sock *s, const struct set *set, int fd)
+{
+	struct item *it = s->items;
+
+	while (it != NULL && (it->set != set || it->fd != fd))
+		it = it->next;
+	return it;
+}
+
+struct item *item_find(struct sock *s, const struct set *set, int fd)
+{
+	struct item *it = find(s, set, fd);
+
+	return it != NULL && !it->parked ? it : NULL;
+}
+
+void item_change(struct item *it, const struct epoll_event *event)
+{
+	lock_take(&it->set->lock);
+	it->events = event->events;
+	it->data = event->data;
+	it->disabled = it->parked = false;
+	lock_release(&it->set->lock);
+	set_queue_and_kick(it);
+}
+
 struct item *item_add(struct set *set, struct sock *s, int fd, const struct epoll_event *event)
 {
-	struct item *it;
+	struct item *it = find(s, set, fd);
 
-	if (set_control(set->fd, EPOLL_CTL_ADD, fd, EPOLLET, mark_data(MARK_TCP, fd)) != 0)
-		return NULL;
-	it = item_new(set, s, fd, event);
-	if (it != NULL)
-		return it;
-	(void)real()->epoll_ctl(set->fd, EPOLL_CTL_DEL, fd, NULL);
-	errno = ENOMEM;
-	return NULL;
+	if (it == NULL)
+		return item_new(set, s, fd, event, EPOLL_CTL_ADD);
+	atomic_fetch_add(&s->registered, 1);
+	item_change(it, event);
+	return it;
+}
+
+void item_park(struct item *it)
+{
+	lock_take(&it->set->lock);
+	it->disabled = it->parked = true;
+	it->parked_long = false;
+	lock_release(&it->set->lock);
+	atomic_fetch_sub(&it->sock->registered, 1);
 }
 
 static void unqueue(struct item *it)
@@ -165,7 +222,11 @@ static void item_free(struct item *it, bool bell_of_others)
 	if (it->page != NULL)
 		p = leave_page(it);
 	if (it->on_bell && !bell_of_others)
-		(void)real()->epoll_ctl(set->fd, EPOLL_CTL_DEL, it->sock->stream.own_bell, NULL);
+		stop_listening(set, it->sock->stream.own_bell);
+	if (it->parked)
+		stop_listening(set, it->fd);
+	else
+		atomic_fetch_sub(&it->sock->registered, 1);
 	lock_release(&set->lock);
 	if (set->of_thread && atomic_load(&set->sleeping) > 0)
 		set_kick(set); /* a call of poll asks for it still */
@@ -198,13 +259,15 @@ bool items_remove(struct sock *s, const struct set *set, int fd)
 	return any;
 }
 
-struct item *item_find(struct sock *s, const struct set *set, int fd)
+void item_retire(struct set *set, struct sock *s, int fd)
 {
-	struct item *it = s->items;
+	struct item *it;
 
-	while (it != NULL && (it->set != set || it->fd != fd))
-		it = it->next;
-	return it;
+	lock_take(&s->listing);
+	it = find(s, set, fd);
+	if (it != NULL && it->parked)
+		items_remove(s, set, fd);
+	lock_release(&s->listing);
 }
 
 unsigned int items_forked(struct sock *s)
@@ -216,6 +279,7 @@ unsigned int items_forked(struct sock *s)
 
 		if (it->set->of_thread) { /* another thread's, or to be made anew */
 			*at = it->next;
+			atomic_fetch_sub(&s->registered, 1);
 			free(it);
 			continue;
 		}
@@ -249,7 +313,7 @@ bool epoll_is_mine(struct sock *s)
 		return true;
 	for (struct item *it = s->items; it != NULL; it = it->next)
 		mine = mine || lock_is_mine(&it->set->lock);
-	lock_leave(&s->listing);
+	lock_release(&s->listing);
 	return mine;
 }
 
@@ -266,7 +330,8 @@ void epoll_settled(struct sock *s)
 			continue;
 		}
 		lock_take(&it->set->lock);
-		listen_to(it);
+		(void)listen_to_tcp(it, EPOLL_CTL_MOD);
+		listen_to_peer(it);
 		lock_release(&it->set->lock);
 		set_queue_and_kick(it);
 	}
@@ -298,7 +363,7 @@ void epoll_adopt(struct sock *s, int fd)
 	if (set == NULL)
 		return;
 	lock_take(&s->listing);
-	(void)item_new(set, s, fd, &r->event);
+	(void)item_new(set, s, fd, &r->event, EPOLL_CTL_MOD);
 	lock_release(&s->listing);
 	atomic_store(&r->epfd, 0);
 	set_put(set);

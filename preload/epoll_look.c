@@ -134,6 +134,19 @@ struct own_page *set_page(struct set *set, unsigned int i)
 	return p;
 }
 
+bool set_drain(struct set *set, int bell)
+{
+	bool mine = false;
+
+	lock_take(&set->lock);
+	for (unsigned int i = 0; i < set->page_count && !mine; i++)
+		mine = set->pages[i].page->page.bell == bell;
+	if (mine)
+		hidden_drain(bell);
+	lock_release(&set->lock);
+	return mine;
+}
+
 void set_look(struct set *set)
 {
 	struct own_page *p;

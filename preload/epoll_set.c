@@ -205,36 +205,64 @@ bool epoll_knows(int fd)
 
 /* ---- fork ---- */
 
-static void each_lock(void (*f)(struct lock *l))
+static void each(void (*f)(struct set *set))
 {
 	for (int fd = 0; fd < sets_end; fd++) {
 		struct set *set = atomic_load(&sets[fd]);
 
 		if (set != NULL)
-			f(&set->lock);
+			f(set);
 	}
+}
+
+static void hold(struct set *set)
+{
+	lock_take(&set->lock);
+}
+
+static void share(struct set *set)
+{
+	set->shared = true;
+	lock_release(&set->lock);
 }
 
 void epoll_before_fork(void)
 {
 	lock_take(&sets_lock);
-	each_lock(lock_take);
+	each(hold);
 }
 
 void epoll_in_parent(void)
 {
-	each_lock(lock_release);
+	each(share);
 	lock_release(&sets_lock);
 }
 
-static void renew(struct lock *l)
+/* Other threads of the parent's may have waited in it. What is left are the table's reference and the items'. */
+static void inherit(struct set *set)
 {
-	l->word = 0;
+	set->shared = true;
+	set->lock.word = 0;
+	set->refs = 1 + set->count;
+	set->sleeping = 0;
+	for (unsigned int i = 0; i < set->page_count; i++)
+		page_renew(set->pages[i].page, false);
 }
 
-/* The kernel's set is shared with the parent, and what is in it speaks of the parent's items. */
+/* What is in the kernel's set speaks of the parent's items. */
 void epoll_forked(void)
 {
-	each_lock(renew);
+	each(inherit);
 	sets_lock.word = 0;
+}
+
+static void count_pages(struct set *set)
+{
+	for (unsigned int i = 0; i < set->page_count; i++)
+		page_count_set(set->pages[i].page);
+}
+
+void epoll_count_pages(void)
+{
+	each(count_pages);
 }

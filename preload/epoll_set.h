@@ -20,8 +20,10 @@ struct item {
 	int fd;
 	uint32_t events; /* as the program wants them */
 	epoll_data_t data;
-	bool queued, disabled, on_bell, due; /* disabled: EPOLLONESHOT has shot, or this call of poll does not ask for it */
-	uint32_t round;                      /* of the last call of poll that asked for it */
+	bool queued, disabled, on_bell, due; /* disabled: EPOLLONESHOT has shot, it is parked, or this call of poll does not ask for it */
+	bool parked;      /* the program has taken it out; changed under listing and the set's lock */
+	bool parked_long; /* before the last tick */
+	uint32_t round; /* of the last call of poll that asked for it */
 	struct own_page *page;
 	struct stream_words seen;    /* at the last report, of an edge-triggered one */
 	struct item *_Atomic next;   /* of the socket's, under listing */
@@ -42,6 +44,7 @@ struct set {
 	_Atomic bool settling; /* handshakes go on */
 	atomic_bool nested;    /* it is in another set, or polled: epoll_nest.c */
 	bool of_thread;        /* no program's: a thread's for poll, poll_set.c */
+	bool shared;           /* the kernel's set is, with another process, since a fork */
 	uint32_t round;        /* calls of poll that slept in it */
 	unsigned int wanted;   /* connections that this one asks for */
 	struct spinning spinning;
@@ -92,6 +95,9 @@ void set_kick(struct set *set);
 /* Keeps the program's events, takes those of the library's own. Returns how many are kept. */
 int set_sort_out(struct set *set, struct epoll_event *events, int n);
 
+/* So many connections at a time, that those who wait in the kernel, to be accepted for instance, have their turn soon. */
+enum { SET_MOST = 64 };
+
 /* How long the kernel is not asked while connections are ready; how long a sleep lasts before set_tick. */
 #define SET_UNASKED_NS INT64_C(50000)
 int64_t set_tick_ns(const struct set *set);
@@ -126,6 +132,8 @@ void set_look(struct set *set);
 struct own_page *set_page(struct set *set, unsigned int i);
 /* A thread comes from the program to wait. */
 void set_visit(struct set *set);
+/* Forgets what rang on one of the set's pages. false: it is not, or no longer, one of them. */
+bool set_drain(struct set *set, int bell);
 /* Announces a sleep on page number i, see page_sleep; NULL: there are not so many. */
 struct own_page *set_sleep(struct set *set, unsigned int i, bool *deputy);
 /* Looks at the candidates, and fills in those that are ready. */
@@ -136,11 +144,20 @@ bool set_has_candidates(struct set *set);
 void set_hide(struct set *set);
 void set_show(struct set *set);
 
-/* All under the socket's listing. */
-/* Registers a descriptor in the kernel's set, too; NULL: errno says why. */
+/*
+ * All under the socket's listing. Event loops take connections out to put them in again at once, so one in SMC-D mode that is taken out is
+ * parked: the kernel's set goes on listening, until a tick finds it parked for long. Nobody else sees such a one.
+ */
+/* Registers a descriptor in the kernel's set, too, anew if it is there; NULL: errno says why. The caller has found none. */
 struct item *item_add(struct set *set, struct sock *s, int fd, const struct epoll_event *event);
 struct item *item_find(struct sock *s, const struct set *set, int fd);
+void item_change(struct item *it, const struct epoll_event *event);
+void item_park(struct item *it);
+/* Takes out those of a socket that are of a set (NULL: any) and a descriptor (-1: any), parked or not. */
 bool items_remove(struct sock *s, const struct set *set, int fd);
+
+/* Takes out one that is parked, if it is still. Takes listing. */
+void item_retire(struct set *set, struct sock *s, int fd);
 
 /* What a descriptor was registered with that was no connection yet. */
 extern struct registration {

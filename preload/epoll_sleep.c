@@ -9,6 +9,20 @@
 
 /* ---- what the kernel's set has to say ---- */
 
+/* What a shared set let go of is in the kernel's still, which wakes one thread alone: that tells those whom it concerns. */
+static void hear_for_others(struct set *set, int bell)
+{
+	struct own_page *p = page_of_bell(bell);
+
+	if (p == NULL)
+		return;
+	if (!p->inherited)
+		(void)real()->epoll_ctl(set->fd, EPOLL_CTL_DEL, bell, NULL);
+	hidden_drain(bell);
+	page_look(p);
+	page_put(p);
+}
+
 static void take_event(struct set *set, enum mark mark, int fd)
 {
 	struct sock *s;
@@ -20,7 +34,8 @@ static void take_event(struct set *set, enum mark mark, int fd)
 		atomic_store(&set->kicked, false);
 		break;
 	case MARK_PAGE:
-		hidden_drain(fd);
+		if (!set_drain(set, fd))
+			hear_for_others(set, fd);
 		break;
 	case MARK_TCP:
 	case MARK_BELL:
@@ -71,6 +86,57 @@ static bool is_settling(const struct item *it)
 	return true;
 }
 
+/* Under the set's lock. Whether a tick has something to do for it. */
+static bool is_due(struct item *it)
+{
+	bool long_parked = it->parked && it->parked_long;
+
+	it->parked_long = it->parked;
+	if (it->parked)
+		return long_parked;
+	return is_settling(it) || (sock_kind(it->sock) == SOCK_SMC && atomic_load(procs_word(it->sock->stream.procs)) != it->sock->heard);
+}
+
+static void tick(struct set *set, struct sock *s, int fd, bool parked)
+{
+	if (parked) {
+		item_retire(set, s, fd);
+		return;
+	}
+	if (handshake_drive(s, fd) && sock_kind(s) == SOCK_SMC)
+		sock_check(s, fd);
+	epoll_news(s);
+}
+
+/* Some of those that are due; whether there may be more. */
+static bool tick_some(struct set *set)
+{
+	enum { SOME = 64 };
+	struct due {
+		struct sock *sock;
+		int fd;
+		bool parked;
+	} due[SOME];
+	unsigned int n = 0;
+	bool more;
+
+	lock_take(&set->lock);
+	for (struct item *it = set->items; it != NULL && n < SOME; it = it->after) {
+		if (!it->due)
+			continue;
+		it->due = false;
+		atomic_fetch_add(&it->sock->refs, 1);
+		due[n++] = (struct due){ it->sock, it->fd, it->parked };
+	}
+	lock_release(&set->lock);
+	more = n == SOME;
+	while (n-- > 0) {
+		tick(set, due[n].sock, due[n].fd, due[n].parked);
+		sock_put(due[n].sock);
+	}
+	return more;
+}
+
 void set_tick(struct set *set)
 {
 	int64_t now = now_ns();
@@ -82,30 +148,9 @@ void set_tick(struct set *set)
 	link_sweep();
 	lock_take(&set->lock);
 	for (struct item *it = set->items; it != NULL; it = it->after)
-		if (is_settling(it) || (sock_kind(it->sock) == SOCK_SMC && atomic_load(procs_word(it->sock->stream.procs)) != it->sock->heard))
-			it->due = true;
+		it->due = is_due(it);
 	lock_release(&set->lock);
-	for (bool any = true; any;) {
-		struct sock *s = NULL;
-		int fd = -1;
-
-		any = false;
-		lock_take(&set->lock);
-		for (struct item *it = set->items; it != NULL && !any; it = it->after)
-			if (it->due) {
-				it->due = false;
-				any = true;
-				s = it->sock;
-				fd = it->fd;
-				atomic_fetch_add(&s->refs, 1);
-			}
-		lock_release(&set->lock);
-		if (s == NULL)
-			break;
-		if (handshake_drive(s, fd) && sock_kind(s) == SOCK_SMC)
-			sock_check(s, fd);
-		epoll_news(s);
-		sock_put(s);
+	while (tick_some(set)) {
 	}
 }
 
@@ -128,9 +173,17 @@ static struct sock *on_a_page(struct set *set)
 
 struct look {
 	struct set *set;
-	struct own_page *pages[MOST_PAGES];
+	struct own_page *pages[MOST_PAGES]; /* from the first look on */
 	unsigned int n;
 };
+
+static void take_pages(struct look *l)
+{
+	struct own_page *p;
+
+	while (l->n < MOST_PAGES && (p = set_page(l->set, l->n)) != NULL)
+		l->pages[l->n++] = p;
+}
 
 static bool has_bits(const struct look *l)
 {
@@ -144,39 +197,28 @@ static bool has_news(void *look)
 {
 	struct look *l = look;
 
+	if (l->n == 0)
+		take_pages(l);
 	if (!has_bits(l))
 		return atomic_load(&l->set->first) != NULL;
 	set_look(l->set);
 	return set_has_candidates(l->set);
 }
 
-static bool look_for_news(struct set *set, bool one_cpu, int64_t now)
-{
-	struct look l = { .set = set };
-	struct own_page *p;
-	bool met;
-
-	while (l.n < MOST_PAGES && (p = set_page(set, l.n)) != NULL)
-		l.pages[l.n++] = p;
-	met = wait_spin(&set->spinning, one_cpu, now, has_news, &l);
-	while (l.n > 0)
-		page_put(l.pages[--l.n]);
-	return met;
-}
-
 bool set_spin(struct set *set, int64_t now, bool *watched)
 {
 	struct sock *s = on_a_page(set);
-	bool one_cpu, met = false;
+	struct look l;
+	bool met;
 
 	*watched = false;
 	if (s == NULL)
 		return false;
-	if (procs_may_look(s->stream.procs)) {
-		one_cpu = link_shares_cpu(&s->link, now);
-		*watched = !one_cpu;
-		met = look_for_news(set, one_cpu, now);
-	}
+	l.set = set;
+	l.n = 0;
+	met = wait_look(s, &set->spinning, now, has_news, &l, watched);
+	while (l.n > 0)
+		page_put(l.pages[--l.n]);
 	sock_put(s);
 	return met;
 }

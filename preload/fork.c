@@ -31,6 +31,11 @@ bool process_is_ours(void)
 	return getpid() == process;
 }
 
+bool process_is_borrowed(void)
+{
+	return process != 0 && !process_is_ours();
+}
+
 /* Once for each socket, however many descriptors it has. */
 static void each_socket(void (*f)(struct sock *s, int fd))
 {
@@ -148,18 +153,20 @@ static void in_parent(void)
 static void in_child(void)
 {
 	lock_forget_thread();
-	lock_count = held_before;
 	process = getpid();
 	free_lock.word = device_lock.word = link_lock.word = ends_lock.word = hidden_lock.word = 0;
 	kin_come(child);
 	device_forked();
+	epoll_forked();
 	link_forked();
 	arena_forked();
 	plain_forked();
 	self_forked();
-	epoll_forked();
 	renew_all();
+	epoll_count_pages();
 	poll_set_forked();
+	lock_count = held_before + 1; /* signals that came meanwhile */
+	lock_count_off();
 }
 
 /* What this process has answered, it takes the Confirm of: the child is not attached to DMBs that the client offers again. */

@@ -21,17 +21,6 @@ HOT_DATA atomic_bool has_groups;
 static uint32_t last_id;
 static unsigned int users; /* of all groups: connections and handshakes */
 
-void groups_forked(void)
-{
-	for (struct group *g = groups; g != NULL; g = g->next)
-		g->inherited = true;
-	groups = NULL;
-	atomic_store(&has_groups, false);
-	last_id = 0;
-	users = 0;
-	buffers_forget();
-}
-
 /* In the kernel's steps, from where hardly any other process begins: the low byte is for the links of SMC-R. */
 static uint32_t next_id(void)
 {
@@ -64,17 +53,23 @@ static void unlink_group(struct group *g)
 	g->keyed = false;
 }
 
-static void group_free(struct group *g)
+static void close_pool(struct group *g)
 {
-	struct remote *r;
-
-	unlink_group(g);
 	while (g->pool != NULL) {
 		struct buffer *b = g->pool;
 
 		g->pool = b->next;
 		buffer_close(b);
 	}
+	g->pooled = 0;
+}
+
+static void group_free(struct group *g)
+{
+	struct remote *r;
+
+	unlink_group(g);
+	close_pool(g);
 	while (!g->inherited && (r = remote_resting(g)) != NULL)
 		remote_close(r);
 	if (g->page != NULL)
@@ -85,6 +80,25 @@ static void group_free(struct group *g)
 		slot_free(g->device->procs, g->slot);
 	free(g->bits_free);
 	free(g);
+}
+
+/* What is kept for the next connections is the parent's: copies that a child held would hold it for the child's life. */
+void groups_forked(void)
+{
+	for (struct group *g = groups, *next; g != NULL; g = next) {
+		next = g->next;
+		g->inherited = true;
+		if (g->page != NULL)
+			page_renew(g->page, true);
+		close_pool(g);
+		if (g->users == 0)
+			group_free(g);
+	}
+	groups = NULL;
+	atomic_store(&has_groups, false);
+	last_id = 0;
+	users = 0;
+	buffers_forget();
 }
 
 /* What it holds goes with its last user: at once, if there is none. */

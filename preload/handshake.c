@@ -166,6 +166,7 @@ static void accepted(struct sock *s, int fd, const unsigned char *b, size_t n)
 		settle_failed(s, fd, EPROTO);
 		return;
 	}
+	servers_took_up(&s->shared->peer);
 	code = clc_check_accept(&s->shared->sent, &accept);
 	if (code == 0)
 		code = link_connect(&s->link, s->device, &accept, environment_buffer(atomic_load(&s->shared->buffer)), &confirm);

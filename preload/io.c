@@ -169,6 +169,26 @@ ssize_t io_refuse(struct sock *s, size_t n, int flags)
 	return taken;
 }
 
+/* An edge-triggered set has to hear of the space that the caller now waits for. */
+static void tell_full(struct sock *s)
+{
+	if (s->registered > 0)
+		epoll_news(s);
+}
+
+int io_wait_to_write(struct sock *s, int fd, ssize_t gave, int flags, int64_t *deadline)
+{
+	int err = 0;
+
+	if (gave == -EBUSY && !must_not_wait(s, flags))
+		stream_wait_turn(&s->stream);
+	else
+		err = gave == -EBUSY ? -EAGAIN : wait_for(s, fd, WRITER, flags, deadline);
+	if (err != 0)
+		tell_full(s);
+	return err;
+}
+
 ssize_t io_write(struct sock *s, int fd, const struct iovec *iov, int n, int flags)
 {
 	bool whole = !must_not_wait(s, flags);
@@ -184,60 +204,15 @@ ssize_t io_write(struct sock *s, int fd, const struct iovec *iov, int n, int fla
 			done += (size_t)put;
 			continue;
 		}
-		if (put == -EBUSY && whole) {
-			stream_wait_turn(&s->stream);
-			continue;
-		}
-		if (put == -EBUSY)
-			put = -EAGAIN;
-		else if (put == -EAGAIN)
-			put = wait_for(s, fd, WRITER, flags, &deadline);
+		if (put == -EBUSY || put == -EAGAIN)
+			put = io_wait_to_write(s, fd, put, flags, &deadline);
 		if (put == 0)
 			continue;
 		if (done > 0)
 			break;
-		if (put == -EAGAIN)
-			io_full(s);
 		return put == -EAGAIN || put == -EINTR ? put : io_refuse(s, wanted, flags);
 	}
 	if (whole)
 		stream_written(&s->stream);
-	if (done < wanted)
-		io_full(s);
 	return (ssize_t)done;
-}
-
-int io_wait_for_room(struct sock *s, int fd, int64_t *deadline)
-{
-	int err = wait_for(s, fd, WRITER, 0, deadline);
-
-	if (err == -EAGAIN)
-		io_full(s);
-	return err;
-}
-
-ssize_t io_write_all(struct sock *s, int fd, struct iovec iov)
-{
-	size_t all = iov.iov_len;
-
-	for (;;) {
-		ssize_t put = io_write(s, fd, &iov, 1, 0);
-
-		if (put < 0 && put != -EAGAIN && put != -EINTR)
-			return iov.iov_len < all ? (ssize_t)(all - iov.iov_len) : put;
-		if (put > 0) {
-			iov.iov_base = (char *)iov.iov_base + put;
-			iov.iov_len -= (size_t)put;
-		}
-		if (iov.iov_len == 0)
-			return (ssize_t)all;
-		(void)wait_side(s, fd, WRITER, FOREVER);
-	}
-}
-
-/* An edge-triggered set has to hear of the space that the caller now waits for. */
-void io_full(struct sock *s)
-{
-	if (s->items != NULL)
-		epoll_news(s);
 }

@@ -20,11 +20,11 @@ ssize_t io_write(struct sock *s, int fd, const struct iovec *iov, int n, int fla
 /* Wait until there is more to peek at than a size: 0, or why there is not: -EAGAIN, -EINTR. */
 int io_wait_for_more(struct sock *s, int fd, size_t have, int64_t deadline);
 
-/* Wait as a write on this socket waits until it can move something: 0, or what it fails with. *deadline, until when, is 0 at first. */
-int io_wait_for_room(struct sock *s, int fd, int64_t *deadline);
-
-/* Write what exists nowhere else any more, whatever the socket's modes and limits and signals say. */
-ssize_t io_write_all(struct sock *s, int fd, struct iovec iov);
+/*
+ * After a write that gave -EAGAIN or -EBUSY: wait as one on this socket waits until it can move something: 0, or what it fails with. *deadline, until
+ * when, is 0 at first.
+ */
+int io_wait_to_write(struct sock *s, int fd, ssize_t gave, int flags, int64_t *deadline);
 
 /* SO_RCVTIMEO or SO_SNDTIMEO in ns, asked for the first time somebody has to wait; 0: none. */
 int64_t io_limit(struct sock *s, int fd, enum side side);
@@ -32,9 +32,6 @@ int64_t io_limit(struct sock *s, int fd, enum side side);
 /* What a write gives on a connection that takes no more; and what it raises. */
 ssize_t io_refuse(struct sock *s, size_t n, int flags);
 void io_broken_pipe(int flags);
-
-/* A write has met a full ring. */
-void io_full(struct sock *s);
 
 /* What the program's streams (stdio.c) have not written yet. */
 void streams_flush(void);

@@ -9,6 +9,8 @@
 #include "real.h"
 #include "sock.h"
 
+static struct own_page *pages; /* under link_lock */
+
 struct own_page *page_new(struct buffer *b)
 {
 	struct own_page *p = calloc(1, sizeof(*p));
@@ -19,6 +21,21 @@ struct own_page *page_new(struct buffer *b)
 	p->buffer = b;
 	p->page = (struct stream_page){ b->dmb.map, b->bell };
 	b->dmb.map[0] = PAGE_TYPE;
+	p->next = pages;
+	pages = p;
+	return p;
+}
+
+struct own_page *page_of_bell(int bell)
+{
+	struct own_page *p;
+
+	lock_take(&link_lock);
+	for (p = pages; p != NULL && p->page.bell != bell; p = p->next)
+		;
+	if (p != NULL)
+		atomic_fetch_add(&p->refs, 1);
+	lock_release(&link_lock);
 	return p;
 }
 
@@ -26,6 +43,11 @@ void page_put_locked(struct own_page *p)
 {
 	if (atomic_fetch_sub(&p->refs, 1) != 1)
 		return;
+	for (struct own_page **at = &pages; *at != NULL; at = &(*at)->next)
+		if (*at == p) {
+			*at = p->next;
+			break;
+		}
 	buffer_close(p->buffer);
 	free(p->socks);
 	free(p);
@@ -80,9 +102,23 @@ void page_leave(struct own_page *p, uint16_t bit)
 		sock_put(s);
 }
 
-bool page_forked(struct own_page *p, uint16_t bit, const struct sock *s)
+void page_renew(struct own_page *p, bool of_group)
 {
 	p->lock.word = 0;
+	p->inherited = true;
+	p->refs = of_group;
+	p->sets = 0;
+}
+
+void page_count_set(struct own_page *p)
+{
+	p->refs++;
+	p->sets++;
+}
+
+bool page_forked(struct own_page *p, uint16_t bit, const struct sock *s)
+{
+	page_renew(p, true);
 	return bit < p->room && p->socks[bit] == s;
 }
 

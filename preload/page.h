@@ -15,12 +15,14 @@
 struct sock;
 
 struct own_page {
+	struct own_page *next; /* of all */
 	struct stream_page page;
 	_Atomic uint32_t refs; /* the group's, and those of epoll sets */
 	_Atomic unsigned int words; /* up to the last bit in use */
 	struct lock lock;      /* guards the rest */
 	unsigned int sleepers, sets; /* threads, and sets that use it */
 	bool deputy;
+	bool inherited; /* by a fork: the page says how the parent sleeps */
 	_Atomic uint32_t visits; /* of threads that come from the program to wait */
 	struct sock **socks; /* by bit */
 	unsigned int room;
@@ -31,10 +33,19 @@ struct own_page *page_new(struct buffer *b);
 void page_put(struct own_page *p);
 void page_put_locked(struct own_page *p); /* under link_lock */
 
+/* The page with this bell, with a reference; NULL: the number is another descriptor's. */
+struct own_page *page_of_bell(int bell);
+
 /* false: no memory. */
 bool page_join(struct own_page *p, uint16_t bit, struct sock *s);
 void page_leave(struct own_page *p, uint16_t bit);
-/* In a child of fork. Returns whether the page holds the socket. */
+/*
+ * In a child of fork, where threads of its parent's have had references: what it has itself is counted anew, its group's and those of the
+ * program's sets.
+ */
+void page_renew(struct own_page *p, bool of_group);
+void page_count_set(struct own_page *p);
+/* Of a connection's group. Returns whether the page holds the socket. */
 bool page_forked(struct own_page *p, uint16_t bit, const struct sock *s);
 
 /* Take the bits and hand them to whom they concern. */

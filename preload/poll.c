@@ -148,7 +148,7 @@ static int wait_one(struct request *r)
 	struct sock *s = r->watches[0].sock;
 	short want = r->fds[0].events & (POLLIN | POLLOUT);
 
-	if ((want != POLLIN && want != POLLOUT) || sock_kind(s) != SOCK_SMC || r->mask != NULL || s->items != NULL)
+	if ((want != POLLIN && want != POLLOUT) || sock_kind(s) != SOCK_SMC || r->mask != NULL || s->registered > 0)
 		return 0;
 	if (stream_ready(&s->stream) & poll_wanted(&r->fds[0]) || now_ns() >= r->deadline)
 		return 0;

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
-#include <errno.h>
 #include <pthread.h>
 #include <stdlib.h>
 
@@ -106,27 +105,15 @@ void poll_set_forked(void)
 
 /* ---- what is asked for ---- */
 
-/* Under listing. */
-static struct item *add(struct set *set, struct sock *s, int fd, uint32_t events)
-{
-	struct epoll_event e = { .events = events };
-	struct item *it = item_add(set, s, fd, &e);
-
-	if (it != NULL || errno != EEXIST)
-		return it;
-	/* The connection had this number before, and another one meanwhile. */
-	(void)real()->epoll_ctl(set->fd, EPOLL_CTL_DEL, fd, NULL);
-	return item_add(set, s, fd, &e);
-}
-
 bool poll_set_want(struct set *set, struct sock *s, int fd, uint32_t events)
 {
+	struct epoll_event e = { .events = events };
 	struct item *it;
 
 	lock_take(&s->listing);
 	it = item_find(s, set, fd);
 	if (it == NULL)
-		it = add(set, s, fd, events);
+		it = item_add(set, s, fd, &e);
 	if (it != NULL) {
 		lock_take(&set->lock);
 		if (it->round == set->round)

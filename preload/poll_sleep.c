@@ -48,20 +48,6 @@ static bool can_go_on(void *request)
 	return false;
 }
 
-/* Returns whether there is something. watched: how the sleep goes that follows is worth knowing. */
-static bool spin(struct request *r, struct spinning *sp, int64_t now, bool *watched)
-{
-	const struct watch *w = first(r);
-	bool one_cpu;
-
-	*watched = false;
-	if (!procs_may_look(w->sock->stream.procs))
-		return false;
-	one_cpu = link_shares_cpu(&w->sock->link, now);
-	*watched = !one_cpu;
-	return wait_spin(sp, one_cpu, now, can_go_on, r);
-}
-
 /* A spin was in vain if something else than a connection has ended the sleep. */
 static void learn(struct spinning *sp, bool met, int64_t since)
 {
@@ -143,7 +129,7 @@ static bool sleep_on_bells(struct request *r, int64_t now, int *result)
 	nfds_t n;
 	int saved;
 
-	if (sp != NULL && spin(r, sp, now, &watched))
+	if (sp != NULL && wait_look(w->sock, sp, now, can_go_on, r, &watched))
 		return false;
 	nothing = go_to_sleep(r);
 	n = poll_prepare(r, true);

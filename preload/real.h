@@ -80,6 +80,7 @@ struct io_uring_params;
 	X(int, io_uring_queue_init, (unsigned int, struct io_uring *, unsigned int))                   \
 	X(int, io_uring_queue_init_params, (unsigned int, struct io_uring *, struct io_uring_params *)) \
 	X(int, io_uring_setup, (unsigned int, struct io_uring_params *))                               \
+	X(int, sigaction, (int, const struct sigaction *, struct sigaction *))                         \
 	X(pid_t, fork, (void))                                                                         \
 	X(void, _exit, (int))
 

@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "../clients/c/internal.h"
 #include "epoll.h"
@@ -70,26 +71,47 @@ static int answer(const struct sets *s, const struct pollfd *fds, nfds_t n)
 	return ready;
 }
 
+/* Without malloc for as many as most have: in a signal's handler there may be none. */
+enum { ON_STACK = 128 };
+
+/* What is asked for; few is used as far as it goes. NULL: no memory. */
+static struct pollfd *collect(const struct sets *s, struct pollfd few[ON_STACK], nfds_t *n)
+{
+	struct pollfd *fds = few;
+
+	*n = 0;
+	for (int fd = 0; fd < s->n; fd++) {
+		short events = events_of(s, fd);
+
+		if (events == 0)
+			continue;
+		if (*n == ON_STACK && fds == few) {
+			fds = malloc((size_t)s->n * sizeof(*fds));
+			if (fds == NULL)
+				return NULL;
+			memcpy(fds, few, ON_STACK * sizeof(*fds));
+		}
+		fds[(*n)++] = (struct pollfd){ .fd = fd, .events = events };
+	}
+	return fds;
+}
+
 static int select_by_poll(const struct sets *s, int64_t deadline, const sigset_t *mask)
 {
-	struct pollfd *fds = malloc((size_t)s->n * sizeof(*fds));
-	nfds_t n = 0;
+	struct pollfd few[ON_STACK], *fds;
+	nfds_t n;
 	int result;
 
+	fds = collect(s, few, &n);
 	if (fds == NULL) {
 		errno = ENOMEM;
 		return -1;
 	}
-	for (int fd = 0; fd < s->n; fd++) {
-		short events = events_of(s, fd);
-
-		if (events != 0)
-			fds[n++] = (struct pollfd){ .fd = fd, .events = events };
-	}
 	result = poll_connections(fds, n, deadline, mask);
 	if (result >= 0)
 		result = answer(s, fds, n);
-	free(fds);
+	if (fds != few)
+		free(fds);
 	return result;
 }
 

@@ -13,7 +13,7 @@ enum { SERVERS = 64, ENOUGH = 8, FOR_MS = 18 };
 
 /*
  * A word for each, by the hash of its address; another one's takes its place. From above: 32 bits that tell whose it is, 4 how often in a
- * row it was plain, up to ENOUGH, and 28 when it was last, in ms. 0: nothing.
+ * row it was plain, up to ENOUGH, and 28 when it was last, in ms, or when it last took up SMC, if it was not plain. 0: nothing.
  */
 HOT_DATA static _Atomic uint64_t servers[SERVERS];
 enum { TIME_BITS = 28, COUNT_BITS = 4 };
@@ -89,6 +89,29 @@ void servers_said_other(const union address *a)
 	if (!address_known(a))
 		return;
 	place = find(a, &hash, &word);
-	if (word != 0)
+	if ((word >> TIME_BITS & count_mask) != 0)
 		atomic_store_explicit(place, 0, memory_order_relaxed);
+}
+
+void servers_took_up(const union address *a)
+{
+	uint64_t hash, word;
+	_Atomic uint64_t *place;
+
+	if (!address_known(a))
+		return;
+	place = find(a, &hash, &word);
+	atomic_store_explicit(place, hash >> 32 << 32 | now_ms(), memory_order_relaxed);
+}
+
+int64_t servers_taken_up_at(const union address *a)
+{
+	uint64_t hash, word;
+
+	if (!address_known(a))
+		return 0;
+	(void)find(a, &hash, &word);
+	if (word == 0 || (word >> TIME_BITS & count_mask) != 0)
+		return 0;
+	return now_ns() - (int64_t)((now_ms() - word) & time_mask) * 1000000;
 }

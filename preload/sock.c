@@ -62,6 +62,7 @@ struct sock *sock_new(enum kind kind, bool client)
 	memset(&s->link, 0, sizeof(s->link));
 	memset(&s->stream, 0, sizeof(s->stream));
 	s->items = NULL;
+	s->registered = 0;
 	s->ended = false;
 	s->last = false;
 	s->tcp = -1;
@@ -71,6 +72,8 @@ struct sock *sock_new(enum kind kind, bool client)
 	s->waiters[READER] = s->waiters[WRITER] = 0;
 	s->spinning = (struct spinning){ 0 };
 	holders_begin(s);
+	atomic_store(&sh->bell_listens, 0);
+	atomic_store(&sh->bell_others, 0);
 	atomic_store(&sh->receive_limit, -1);
 	atomic_store(&sh->send_limit, -1);
 	sh->client = client;

@@ -57,6 +57,7 @@ struct shared {
 	uint32_t reason, diagnosis;
 	struct clc_local sent; /* what the Proposal offered */
 	struct clc_answer accept;
+	_Atomic uint32_t bell_listens, bell_told, bell_others; /* of who sleeps on the own bell: wait.c */
 	bool marked;  /* for programs that inherit it (inherit.c) */
 	int unmarked; /* what the mark has replaced */
 	struct stream_state stream;
@@ -76,6 +77,7 @@ struct sock {
 
 	struct lock listing;          /* guards items */
 	struct item *_Atomic items;   /* registrations in epoll sets */
+	_Atomic unsigned int registered; /* of these, as the program sees them */
 	struct lock watching;         /* guards waiters and the announcements to the peer */
 	_Atomic unsigned int waiters[SIDES];
 	struct spinning spinning;
@@ -127,6 +129,8 @@ extern struct lock ends_lock, free_lock;
 
 /* Whether this is the process that the library knows: not a child of vfork, which has its parent's memory. */
 bool process_is_ours(void);
+/* Whether it is one of those. The library's constructor may not have run yet. */
+bool process_is_borrowed(void);
 
 /* Whether the peer is there still, by TCP and by the device; cheap unless something has happened. */
 void sock_check(struct sock *s, int fd);

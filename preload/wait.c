@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <limits.h>
 #include <linux/futex.h>
 #include <poll.h>
 #include <sched.h>
@@ -11,6 +12,7 @@
 
 #include "epoll.h"
 #include "real.h"
+#include "signals.h"
 #include "sock.h"
 #include "wait.h"
 
@@ -30,12 +32,12 @@ void wait_leave(struct sock *s, enum side side)
 
 	lock_take(&s->watching);
 	others = --s->waiters[side] > 0;
-	if (!others && s->items == NULL)
+	if (!others && s->registered == 0)
 		stream_announce(&s->stream, side, ISMFS_AWAKE);
 	lock_release(&s->watching);
 	if (others)
 		stream_rouse(&s->stream);
-	if (s->items != NULL)
+	if (s->registered > 0)
 		epoll_news(s);
 }
 
@@ -46,18 +48,13 @@ bool wait_announce(struct sock *s, enum side side, uint8_t how, short wanted)
 	return (stream_ready(&s->stream) & wanted) == 0;
 }
 
-/* Those of a thread's own doing do not end a wait, and many runtimes have handlers for them. */
-static bool is_fault(int n)
-{
-	return n == SIGSEGV || n == SIGBUS || n == SIGILL || n == SIGFPE || n == SIGTRAP || n == SIGABRT;
-}
-
+/* Faults do not end a wait, and many runtimes have handlers for them. */
 bool signal_interrupts(void)
 {
 	struct sigaction action;
 
 	for (int n = 1; n < NSIG; n++) {
-		if (is_fault(n) || sigaction(n, NULL, &action) != 0 || action.sa_handler == SIG_DFL || action.sa_handler == SIG_IGN)
+		if (signal_is_fault(n) || real()->sigaction(n, NULL, &action) != 0 || action.sa_handler == SIG_DFL || action.sa_handler == SIG_IGN)
 			continue;
 		if (!(action.sa_flags & SA_RESTART))
 			return true;
@@ -103,9 +100,12 @@ static bool look(struct spinning *sp, bool (*there)(void *), void *what)
 	return false;
 }
 
-bool wait_spin(struct spinning *sp, bool one_cpu, int64_t now, bool (*there)(void *), void *what)
+bool wait_look(struct sock *s, struct spinning *sp, int64_t now, bool (*there)(void *), void *what, bool *watched)
 {
-	return one_cpu ? give_way(sp, now, there, what) : look(sp, there, what);
+	bool may = procs_may_look(s->stream.procs), one_cpu = may && link_shares_cpu(&s->link, now);
+
+	*watched = may && !one_cpu;
+	return may && (one_cpu ? give_way(sp, now, there, what) : look(sp, there, what));
 }
 
 /* ---- sleeping ---- */
@@ -134,11 +134,52 @@ int wait_on_bell(struct sock *s, int fd, const struct timespec *left)
 	return real()->ppoll(fds, s->shared->stream.tcp_ended ? 1 : 2, left, NULL) < 0 ? errno : 0;
 }
 
-/* Where the peer cannot wake a futex. */
+/*
+ * Where the peer cannot wake a futex there is one bell for all who wait, in whichever process, and whoever empties it may swallow what was
+ * meant for another one. So one listens, and the others sleep until that one listens no longer: then each looks again, and announces anew.
+ */
+static _Thread_local const struct sock *listens_to; /* a handler of this thread's may come to wait, too */
+
+static void listen_no_more(struct shared *sh)
+{
+	atomic_store(&sh->bell_listens, 0);
+	atomic_fetch_add(&sh->bell_told, 1);
+	if (atomic_load(&sh->bell_others) > 0)
+		(void)syscall(SYS_futex, &sh->bell_told, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+}
+
+/* One that was killed as it listened tells nobody: it would have by the next tick. */
+static int sleep_beside(struct sock *s, enum side side, uint32_t told, const struct timespec *left)
+{
+	struct shared *sh = s->shared;
+	int err = 0;
+
+	atomic_fetch_add(&sh->bell_others, 1);
+	if (wait_announce(s, side, ISMFS_SLEEPS_ON_BELL, wants[side]))
+		err = syscall(SYS_futex, &sh->bell_told, FUTEX_WAIT, told, left, NULL, 0) != 0 ? errno : 0;
+	atomic_fetch_sub(&sh->bell_others, 1);
+	if (err == ETIMEDOUT && left->tv_sec >= WAIT_TICK_NS / INT64_C(1000000000))
+		listen_no_more(sh);
+	return err;
+}
+
 static int sleep_on_bell(struct sock *s, int fd, enum side side, const struct timespec *left)
 {
+	struct shared *sh = s->shared;
+	const struct sock *before = listens_to;
+	uint32_t told = atomic_load(&sh->bell_told), nobody = 0;
+	int err = 0;
+
+	if (before != s && !atomic_compare_exchange_strong(&sh->bell_listens, &nobody, 1))
+		return sleep_beside(s, side, told, left);
+	listens_to = s;
 	wait_empty_bell(s);
-	return wait_announce(s, side, ISMFS_SLEEPS_ON_BELL, wants[side]) ? wait_on_bell(s, fd, left) : 0;
+	if (wait_announce(s, side, ISMFS_SLEEPS_ON_BELL, wants[side]))
+		err = wait_on_bell(s, fd, left);
+	listens_to = before;
+	if (before != s)
+		listen_no_more(sh);
+	return err;
 }
 
 static bool can_read(void *s)
@@ -155,10 +196,10 @@ int wait_side(struct sock *s, int fd, enum side side, int64_t deadline)
 {
 	int saved = errno, result = 0;
 	int64_t began = now_ns();
-	bool one_cpu = link_shares_cpu(&s->link, began);
+	bool watched;
 
 	stream_settle_cursor(&s->stream);
-	if (procs_may_look(s->stream.procs) && wait_spin(&s->spinning, one_cpu, began, side == READER ? can_read : can_write, s))
+	if (wait_look(s, &s->spinning, began, side == READER ? can_read : can_write, s, &watched))
 		return 0;
 	wait_enter(s, side);
 	while (!(stream_ready(&s->stream) & wants[side])) {
@@ -171,7 +212,7 @@ int wait_side(struct sock *s, int fd, enum side side, int64_t deadline)
 			break;
 		}
 		err = s->stream.separated ? sleep_on_bell(s, fd, side, &left) : sleep_on_futex(s, side, &left);
-		if (!one_cpu)
+		if (watched)
 			spin_slept(&s->spinning, now_ns() - now);
 		if (err == EINTR && (deadline != FOREVER || signal_interrupts())) { /* as with TCP, a limited wait is not resumed */
 			result = -EINTR;

@@ -19,8 +19,11 @@ struct spinning;
 /* Wait until a side has something to do: 0, -EAGAIN at the deadline, -EINTR. The caller has just looked. */
 int wait_side(struct sock *s, int fd, enum side side, int64_t deadline);
 
-/* Before a sleep, if the mount allows it: watch whether it is there, or give the CPU away meanwhile if the peer has the same one. */
-bool wait_spin(struct spinning *sp, bool one_cpu, int64_t now, bool (*there)(void *what), void *what);
+/*
+ * Before a sleep for connections of which s is one, if the mount allows it: watch whether what is waited for is there, or give the CPU away meanwhile
+ * if the peer has the same one. Returns whether it is. watched: spin_slept is to hear how the sleep goes that follows.
+ */
+bool wait_look(struct sock *s, struct spinning *sp, int64_t now, bool (*there)(void *what), void *what, bool *watched);
 
 /* Around sleeps on a connection. */
 void wait_enter(struct sock *s, enum side side);

@@ -153,9 +153,7 @@ func TestOptionAfterDeath(t *testing.T) {
 	if err := smcopt.Unmark(c.l.fd); err != nil {
 		t.Error(err)
 	}
-	next := mountDevice(t)
-	next.Kill()
-	command(t, "ismfs", "umount", next.Point).want(t, 0)
+	command(t, "ismfs", "umount", d.Point).want(t, 7) // nothing is mounted there any more, but now nobody needs the programs
 	wantNoPrograms(t)
 	if v := c.server.told(true); v != toldReset {
 		t.Errorf("without programs an end that was SMC is told %s", v)

@@ -32,6 +32,39 @@ func TestRunLateClient(t *testing.T) {
 	d.WantCount(0)
 }
 
+// TestRunBusyServer: a server takes more than a second to come to all its clients, one after the other; none of them gives SMC up meanwhile.
+func TestRunBusyServer(t *testing.T) {
+	need(t, "python3")
+	d := mountSMC(t)
+	const clients = 12
+	port := freePort(t)
+	server := d.start(underRun, "python3", "-c", `
+import socket, sys, time
+l = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+for i in range(int(sys.argv[2])):
+    time.sleep(0.1)
+    c, _ = l.accept()
+    c.sendall(c.recv(1))
+    c.close()
+`, port, fmt.Sprint(clients))
+	listening(t, port)
+	d.wantSMC(clients, func() {
+		d.run(underRun, "python3", "-c", `
+import socket, sys, threading
+def talk():
+    s = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
+    s.sendall(b"x")
+    if s.recv(1) != b"x" or s.recv(1) != b"":
+        print("lost")
+all = [threading.Thread(target=talk) for i in range(int(sys.argv[2]))]
+for t in all: t.start()
+for t in all: t.join()
+`, port, fmt.Sprint(clients))
+	})
+	server.wantEnd(t)
+	d.WantCount(0)
+}
+
 // TestRunGivesUp: a client under smc_run has declined behind its Proposal when a Go server comes, which hears nothing of that; also where
 // the server declines, too.
 func TestRunGivesUp(t *testing.T) {

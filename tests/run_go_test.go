@@ -151,3 +151,30 @@ func TestRunGoServer(t *testing.T) {
 		d.wantCurl(underRun, asItIs, fmt.Sprintf("http://%s/%d", l.Address, size), page)
 	}
 }
+
+// TestRunGoLate: a client under smc_run that connects without waiting, is answered by a Go server, and does something else for longer
+// than a kernel would wait for its Confirm.
+func TestRunGoLate(t *testing.T) {
+	need(t, "python3")
+	d := mountSMC(t)
+	l := startPeer(t, d.Point).Listen(overSMC, "tcp", "127.0.0.1:0")
+	l.Echo()
+	_, port, _ := strings.Cut(l.Address, ":")
+	d.wantSMC(1, func() {
+		out := d.run(underRun, "python3", "-c", `
+import socket, sys, time
+s = socket.socket()
+s.setblocking(False)
+s.connect_ex(("127.0.0.1", int(sys.argv[1])))
+time.sleep(0.1)
+s.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) # carries the handshake on, as far as it goes
+time.sleep(6.5)
+s.setblocking(True)
+s.sendall(b"late")
+print(s.recv(4).decode())`, port)
+		if out != "late\n" {
+			t.Errorf("it was answered %q", out)
+		}
+	})
+	d.WantCount(0)
+}

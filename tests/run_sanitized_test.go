@@ -41,14 +41,17 @@ func TestRunSanitized(t *testing.T) {
 			d.wantSMC(50, func() { d.run(asItIs, "env", options, filepath.Join(dir, "smc-run-mixed-"+sanitizer), "1000") })
 			d.WantCount(0)
 			stress := filepath.Join(dir, "smc-run-stress-"+sanitizer)
-			port := freePort(t)
-			server := d.start(asItIs, "env", options, stress, "serve", port)
-			listening(t, port)
-			d.wantSMC(-1, func() { d.run(asItIs, "env", options, stress, "talk", port, "2000", "8") })
-			server.kill()
-			d.WantCount(0)
-			if out := server.out.String(); strings.Contains(out, "Sanitizer") {
-				t.Errorf("the server says\n%s", out)
+			for _, mode := range []string{"0", "1"} { // in the second one readers and writers sleep on one bell
+				wantError(t, "dmb_copy", d.Write("dmb_copy", mode), nil)
+				port := freePort(t)
+				server := d.start(asItIs, "env", options, stress, "serve", port)
+				listening(t, port)
+				d.wantSMC(-1, func() { d.run(asItIs, "env", options, stress, "talk", port, "2000", "8") })
+				server.kill()
+				d.WantCount(0)
+				if out := server.out.String(); strings.Contains(out, "Sanitizer") {
+					t.Errorf("the server says\n%s", out)
+				}
 			}
 		})
 	}

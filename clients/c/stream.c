@@ -55,7 +55,7 @@ static int look(struct stream *s)
  * Bytes that can be read, looking again only when fewer than wanted are known; or why there will be none. The reasons are loaded before
  * the producer word, so that bytes published before an end are seen with it. Under reading.
  */
-static ssize_t readable(struct stream *s, size_t wanted)
+ssize_t readable(struct stream *s, size_t wanted)
 {
 	struct stream_state *st = s->state;
 	int stop;
@@ -75,7 +75,7 @@ static ssize_t readable(struct stream *s, size_t wanted)
 	return stop == SMC_EOF ? 0 : -stop;
 }
 
-static uint32_t space(const struct stream *s)
+uint32_t free_space(const struct stream *s)
 {
 	struct cursor read = cursor_of(atomic_load(&s->state->said));
 
@@ -99,8 +99,7 @@ static bool must_confirm(const struct stream *s, struct cursor read)
 	return s->rx_len - cursor_distance(told, st->rx_prod, s->rx_len) <= s->rx_len / 2 || (flags & ISMFS_WRITE_BLOCKED);
 }
 
-/* Returns whether the cursor was published: the peer's writer is to be signalled then. */
-static bool advance(struct stream *s, uint32_t n)
+bool advance(struct stream *s, uint32_t n)
 {
 	struct stream_state *st = s->state;
 	struct word read = { .at = cursor_add(cursor_of(atomic_load_explicit(&st->consumed, memory_order_relaxed)), n, s->rx_len) };
@@ -170,6 +169,15 @@ static void copy_out(const struct stream *s, struct place *to, uint32_t from, si
 	}
 }
 
+void note_read(struct stream *s, size_t n, bool published)
+{
+	if (published)
+		signal_side(s, WRITER);
+	atomic_fetch_add_explicit(&s->state->bytes_read, n, memory_order_relaxed);
+	count_received(s->procs, n);
+	count_receive_call(s->procs, n);
+}
+
 static ssize_t read_locked(struct stream *s, const struct iovec *iov, int n, size_t skip, bool peek)
 {
 	struct place to = place_behind(iov, n, skip);
@@ -199,11 +207,7 @@ static ssize_t read_locked(struct stream *s, const struct iovec *iov, int n, siz
 		published = advance(s, (uint32_t)piece) || published;
 		done += piece;
 	}
-	if (published)
-		signal_side(s, WRITER);
-	atomic_fetch_add_explicit(&s->state->bytes_read, done, memory_order_relaxed);
-	count_received(s->procs, done);
-	count_receive_call(s->procs, done);
+	note_read(s, done, published);
 	return (ssize_t)done;
 }
 
@@ -229,6 +233,14 @@ size_t stream_readable(struct stream *s)
 
 /* ---- writing ---- */
 
+/* Counted before they are published: who has read them finds them in xfer_bytes. */
+void publish_written(struct stream *s, uint32_t n)
+{
+	count_sent(s->procs, n);
+	s->state->tx_prod = cursor_add(s->state->tx_prod, n, s->tx_len);
+	publish_producer_word(s);
+}
+
 /* Copies in pieces; returns what was written, and in *stop why no more. Under writing. */
 static size_t write_pieces(struct stream *s, struct place from, size_t left, int *stop)
 {
@@ -243,7 +255,7 @@ static size_t write_pieces(struct stream *s, struct place from, size_t left, int
 		*stop = atomic_load(&st->write_stop);
 		if (*stop != 0)
 			return done;
-		room = space(s);
+		room = free_space(s);
 		set_write_blocked(s, left > room);
 		if (room == 0)
 			break;
@@ -264,10 +276,7 @@ static size_t write_pieces(struct stream *s, struct place from, size_t left, int
 			}
 			put += part;
 		}
-		/* Counted before they are published: who has read them finds them in xfer_bytes. */
-		count_sent(s->procs, piece);
-		st->tx_prod = cursor_add(st->tx_prod, (uint32_t)piece, s->tx_len);
-		publish_producer_word(s);
+		publish_written(s, (uint32_t)piece);
 		done += piece;
 		left -= piece;
 	}
@@ -290,24 +299,29 @@ static uint32_t turn_of(const struct stream *s)
 	return atomic_load(&s->state->turn.word) & ~LOCK_WAITED;
 }
 
+bool is_anothers_turn(struct stream *s)
+{
+	uint32_t turn = turn_of(s);
+
+	return turn != 0 && turn != lock_thread() && !lock_was_left(&s->state->turn);
+}
+
 ssize_t stream_write(struct stream *s, const struct iovec *iov, int n, size_t skip, bool whole)
 {
 	struct place from = place_behind(iov, n, skip);
 	size_t left = place_room(&from);
-	uint32_t turn;
 	ssize_t done;
 
 	if (left == 0)
 		return 0;
 	lock_take(&s->state->writing);
-	turn = turn_of(s);
-	if (turn != 0 && turn != lock_thread()) {
+	if (is_anothers_turn(s)) {
 		lock_release(&s->state->writing);
 		return -EBUSY;
 	}
 	done = write_locked(s, from, left);
-	if (whole && turn == 0 && done > 0 && (size_t)done < left)
-		(void)lock_try(&s->state->turn);
+	if (whole && done > 0 && (size_t)done < left)
+		(void)lock_claim(&s->state->turn);
 	lock_release(&s->state->writing);
 	count_write(s, left, done);
 	return done;
@@ -315,14 +329,13 @@ ssize_t stream_write(struct stream *s, const struct iovec *iov, int n, size_t sk
 
 void stream_written(struct stream *s)
 {
-	if (turn_of(s) == lock_thread())
+	if (lock_is_mine(&s->state->turn))
 		lock_leave(&s->state->turn);
 }
 
 void stream_wait_turn(struct stream *s)
 {
-	lock_take(&s->state->turn);
-	lock_release(&s->state->turn);
+	lock_await(&s->state->turn);
 }
 
 size_t stream_unread_by_peer(const struct stream *s)

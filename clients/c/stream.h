@@ -94,6 +94,14 @@ void stream_written(struct stream *s);
 void stream_wait_turn(struct stream *s);
 
 /*
+ * Move bytes to or from something else, at most so many (stream_pass.c). The mover is called once, if there are bytes or room, and must not wait; it
+ * returns how many it has moved, or 0, or a negative errno, which is then what the call returns. Else as stream_read and stream_write.
+ */
+typedef ssize_t stream_mover(void *context, const struct iovec *iov, int n);
+ssize_t stream_drain(struct stream *s, size_t most, stream_mover *sink, void *context);
+ssize_t stream_fill(struct stream *s, size_t most, stream_mover *source, void *context);
+
+/*
  * What ends a connection other than in order is told once, to whichever of the calls of all its processes comes first; after that, reads give
  * the end and writes EPIPE. All as with TCP. Returns the error, and 0 if it has been told.
  */

@@ -5,6 +5,19 @@
 
 #include "stream.h"
 
+/* ---- stream.c ---- */
+
+/* Under reading. Bytes that are there, 0 at the end, or an error; less than wanted only if that is all. */
+ssize_t readable(struct stream *s, size_t wanted);
+/* Moves the cursor. Returns whether it was published: the peer's writer is to be signalled then, which note_read does, at the end of a call. */
+bool advance(struct stream *s, uint32_t n);
+void note_read(struct stream *s, size_t n, bool published);
+
+/* Under writing. */
+uint32_t free_space(const struct stream *s);
+void publish_written(struct stream *s, uint32_t n);
+bool is_anothers_turn(struct stream *s);
+
 /* ---- stream_words.c ---- */
 
 uint64_t load_own(const struct stream *s, size_t offset);

@@ -139,7 +139,7 @@ func judgeSet(l bpfLook) finding {
 	return finding{
 		Status: statusWarn, Found: found,
 		Costs: "nobody has a device for them, and the programs take a fraction of a microsecond of each setsockopt and getsockopt of any process",
-		Mend:  "ismfs mount --replace on the mount of the dead daemon, or ismfs umount; they go with the last device, when no socket needs them",
+		Mend:  "ismfs mount --replace on the mount of the dead daemon, or ismfs umount, also of where one was; they go with the last device, when no socket needs them",
 	}
 }
 

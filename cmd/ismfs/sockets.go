@@ -172,10 +172,10 @@ func firstLine(err error) string {
 	return line
 }
 
-// removeIdlePrograms takes the eBPF programs away that a dead daemon has left, unless somebody needs them.
+// removeIdlePrograms takes the eBPF programs away that a daemon has left, unless somebody needs them.
 func removeIdlePrograms() {
 	if _, err := bpf.RemoveIdle(); err != nil {
-		fmt.Fprintf(os.Stderr, "ismfs: warning: the eBPF programs of the dead daemon stay: %v\n", err)
+		fmt.Fprintf(os.Stderr, "ismfs: warning: the eBPF programs that a daemon has left stay: %v\n", err)
 	}
 }
 

@@ -47,7 +47,8 @@ func umount(point string, force bool) error {
 	if err != nil {
 		return err
 	}
-	if !mounted {
+	if !mounted { // but the last daemon that was can have left programs, for sockets that have gone since
+		removeIdlePrograms()
 		return withCode(exitNotMounted, fmt.Errorf("no ismfs is mounted on %s (ismfs info lists what is)", point))
 	}
 	if errors.Is(m.Alive(), unix.ENOTCONN) { // the daemon is dead: what was there has ended already

@@ -181,6 +181,7 @@ int main(int argc, char **argv)
 		if (argc > 1 && strcmp(argv[1], "six") == 0)
 			family = AF_INET6;
 		test_calls();
+		test_races();
 		test_closed();
 		test_families();
 		test_forms();

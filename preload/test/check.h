@@ -55,6 +55,7 @@ void run(const char *name, void (*test)(void));
 #define RUN(test) run(#test, test)
 
 void test_calls(void);
+void test_races(void);
 void test_closed(void);
 void test_families(void);
 void test_forms(void);

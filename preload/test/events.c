@@ -91,6 +91,29 @@ static void polled(void)
 	check(close(p.client) == 0 && close(p.server) == 0 && close(pipes[0]) == 0 && close(pipes[1]) == 0);
 }
 
+/* More than lie on the stack. */
+static void selected_many(void)
+{
+	enum { MANY = 200 };
+	struct pair p = pair_open();
+	struct timeval none = { 0 };
+	int copies[MANY];
+	fd_set in, out;
+
+	FD_ZERO(&in);
+	FD_ZERO(&out);
+	for (int i = 0; i < MANY; i++) {
+		copies[i] = dup(p.client);
+		check(copies[i] >= 0 && copies[i] < FD_SETSIZE);
+		FD_SET(copies[i], &in);
+		FD_SET(copies[i], &out);
+	}
+	check(select(copies[MANY - 1] + 1, &in, &out, NULL, &none) == MANY);
+	for (int i = 0; i < MANY; i++)
+		check(FD_ISSET(copies[i], &out) && !FD_ISSET(copies[i], &in) && close(copies[i]) == 0);
+	pair_close(p);
+}
+
 static void selected(void)
 {
 	struct pair p = pair_open();
@@ -371,6 +394,7 @@ void test_events(void)
 	RUN(refused);
 	RUN(polled);
 	RUN(selected);
+	RUN(selected_many);
 	RUN(waited_for);
 	RUN(level);
 	RUN(edges);

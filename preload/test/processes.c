@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Copies of descriptors, fork and exec. */
 #define _GNU_SOURCE
+#include <dirent.h>
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
 #include <spawn.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -128,6 +132,108 @@ static void child_polls(void)
 	read_all(p.server, &byte, 1);
 	pair_close(p);
 	pair_close(q);
+}
+
+/* The server's end in a set, of which somebody waits to hear what comes later. */
+static void hear_in(int set, struct pair p)
+{
+	struct epoll_event e;
+	pthread_t writer;
+	char byte;
+
+	for (int i = 0; i < 2; i++) {
+		check(pthread_create(&writer, NULL, write_soon, &p.client) == 0);
+		check(epoll_wait(set, &e, 1, 20000) == 1 && e.events == EPOLLIN);
+		check(pthread_join(writer, NULL) == 0);
+		read_all(p.server, &byte, 1);
+	}
+}
+
+static int set_with(int fd)
+{
+	struct epoll_event e = { .events = EPOLLIN };
+	int set = epoll_create1(EPOLL_CLOEXEC);
+
+	check(set >= 0 && epoll_wait(set, &e, 1, 0) == 0 && epoll_ctl(set, EPOLL_CTL_ADD, fd, &e) == 0 && epoll_wait(set, &e, 1, 10) == 0);
+	return set;
+}
+
+/* A child closes what it has of a set, one by one, or ends: its parent goes on hearing. */
+static void set_of_parent(void)
+{
+	for (int way = 0; way < 3; way++) {
+		struct pair p = pair_open();
+		int set = set_with(p.server);
+		pid_t child = fork();
+
+		check(child >= 0);
+		if (child == 0) {
+			check(way < 1 || close(p.server) == 0);
+			check(way < 2 || close(set) == 0);
+			_exit(0);
+		}
+		wait_for(child);
+		hear_in(set, p);
+		check(close(set) == 0);
+		pair_close(p);
+	}
+}
+
+static void *wait_in_set(void *set)
+{
+	struct epoll_event e;
+
+	check(epoll_wait(*(int *)set, &e, 1, 1500) == 0);
+	return NULL;
+}
+
+/* Two sets hear by one bell. One of them has lost its connections since a fork, and somebody waits in it first. */
+static void set_beside_another(void)
+{
+	struct pair p = pair_open(), q = pair_open();
+	int set = set_with(p.server), other = set_with(q.server);
+	pthread_t first;
+	pid_t child = fork();
+
+	check(child >= 0);
+	if (child == 0)
+		_exit(0);
+	wait_for(child);
+	pair_close(p);
+	check(pthread_create(&first, NULL, wait_in_set, &set) == 0);
+	usleep(100000);
+	hear_in(other, q);
+	check(pthread_join(first, NULL) == 0 && close(set) == 0 && close(other) == 0);
+	pair_close(q);
+}
+
+/* As daemons begin: the parent ends, and the child goes on with the set. */
+static void set_of_child(void)
+{
+	struct pair p = pair_open();
+	int set = set_with(p.server), done[2], gone[2];
+	char byte = 0;
+	pid_t parent;
+
+	check(pipe(done) == 0 && pipe(gone) == 0);
+	parent = fork();
+	check(parent >= 0);
+	if (parent == 0) {
+		pid_t child = fork();
+
+		check(child >= 0);
+		if (child > 0)
+			_exit(0);
+		check(close(gone[1]) == 0 && read(gone[0], &byte, 1) == 0);
+		hear_in(set, p);
+		check(write(done[1], "d", 1) == 1);
+		_exit(0);
+	}
+	check(close(done[1]) == 0 && close(gone[1]) == 0);
+	wait_for(parent);
+	check(read(done[0], &byte, 1) == 1 && byte == 'd' && read(done[0], &byte, 1) == 0);
+	check(close(done[0]) == 0 && close(gone[0]) == 0 && close(set) == 0);
+	pair_close(p);
 }
 
 /* Both have it, both write and read. What they write fits the ring: nobody reads before both have begun. */
@@ -334,6 +440,105 @@ static void closed_all(void)
 	pair_close(p);
 }
 
+/* The same past the library: the program has its own way to the kernel. */
+static void closed_unseen(void)
+{
+	int (*close_unseen)(int fd);
+	void *libc = dlopen("libc.so.6", RTLD_LAZY), *found;
+	pid_t child;
+
+	check(libc != NULL && (found = dlsym(libc, "close")) != NULL);
+	memcpy(&close_unseen, &found, sizeof(close_unseen));
+	pair_close(pair_open());
+	child = fork();
+	check(child >= 0);
+	if (child == 0) {
+		DIR *fds = opendir("/proc/self/fd");
+		struct dirent *e;
+
+		check(fds != NULL);
+		while ((e = readdir(fds)) != NULL)
+			if (atoi(e->d_name) > 2 && atoi(e->d_name) != dirfd(fds))
+				close_unseen(atoi(e->d_name));
+		check(closedir(fds) == 0);
+		pair_close(pair_open());
+		_exit(0);
+	}
+	wait_for(child);
+}
+
+/* ---- what a child has that is forked while another thread waits ---- */
+
+static void *echo_bytes(void *fd)
+{
+	char b;
+
+	while (read(*(int *)fd, &b, 1) == 1)
+		write_all(*(int *)fd, &b, 1);
+	return NULL;
+}
+
+struct loop {
+	int fd, set;
+	atomic_bool over;
+};
+
+static void *ping_in_epoll(void *loop)
+{
+	struct loop *l = loop;
+	struct epoll_event e;
+	char b = 'p';
+
+	while (!atomic_load(&l->over)) {
+		write_all(l->fd, &b, 1);
+		check(epoll_wait(l->set, &e, 1, -1) == 1);
+		read_all(l->fd, &b, 1);
+	}
+	return NULL;
+}
+
+/* How many files a child has when it has closed all that it knows. */
+static int files_of_child(const struct pair *p, int set)
+{
+	pid_t child = fork();
+	int status = -1;
+
+	check(child >= 0);
+	if (child == 0) {
+		DIR *fds;
+		int n = 0;
+
+		check(close(p->client) == 0 && close(p->server) == 0 && close(set) == 0);
+		fds = opendir("/proc/self/fd");
+		check(fds != NULL);
+		while (readdir(fds) != NULL)
+			n++;
+		_exit(n < 250 ? n : 250);
+	}
+	check(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) < 250);
+	return WEXITSTATUS(status);
+}
+
+static void forked_while_another_waits(void)
+{
+	struct pair p = pair_open();
+	struct loop loop = { .fd = p.client, .set = epoll_create1(EPOLL_CLOEXEC) };
+	struct epoll_event e = { .events = EPOLLIN };
+	pthread_t pinger, echoer;
+	int before;
+
+	check(loop.set >= 0 && epoll_ctl(loop.set, EPOLL_CTL_ADD, p.client, &e) == 0);
+	check(files_of_child(&p, loop.set) > 0); /* what the library makes for the first child */
+	before = files_of_child(&p, loop.set);
+	check(pthread_create(&echoer, NULL, echo_bytes, &p.server) == 0 && pthread_create(&pinger, NULL, ping_in_epoll, &loop) == 0);
+	for (int i = 0; i < 200; i++)
+		check(files_of_child(&p, loop.set) == before);
+	atomic_store(&loop.over, true);
+	check(pthread_join(pinger, NULL) == 0 && shutdown(p.client, SHUT_WR) == 0 && pthread_join(echoer, NULL) == 0);
+	check(close(loop.set) == 0);
+	pair_close(p);
+}
+
 /* The highest number that a program with these limits gets, with a connection to itself. */
 static int highest(rlim_t soft, rlim_t hard)
 {
@@ -379,6 +584,9 @@ void test_processes(void)
 	RUN(forked);
 	RUN(child_goes);
 	RUN(child_polls);
+	RUN(set_of_parent);
+	RUN(set_of_child);
+	RUN(set_beside_another);
 	RUN(both_talk);
 	RUN(left_to_child);
 	RUN(closed_while_forking);
@@ -386,4 +594,6 @@ void test_processes(void)
 	RUN(prefork);
 	RUN(forked_exec);
 	RUN(closed_all);
+	RUN(closed_unseen);
+	RUN(forked_while_another_waits);
 }
