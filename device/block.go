@@ -277,6 +277,17 @@ func (b *block) does() uint32 {
 	return 0
 }
 
+// stopFinding tells a process to say all of its connections itself: the daemon may not look at it any more, as when it has changed
+// its uid.
+func (d *Device) stopFinding(p *Process) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if b := p.block; b != nil && b.find {
+		b.find = false
+		b.show(d)
+	}
+}
+
 // tell writes what the device has to say into the block and moves its futex word. The lock is held.
 func (b *block) tell(d *Device) {
 	b.show(d)

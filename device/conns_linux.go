@@ -49,7 +49,12 @@ func (d *Device) Conns(c Caller) ([]ConnInfo, error) {
 	var list []ConnInfo
 	var sockets socketFinder
 	err := d.describe(c, func(p *described) {
-		sockets.find(p)
+		if len(list) >= most {
+			return
+		}
+		if sockets.find(p, most-len(list)) {
+			d.stopFinding(p.process)
+		}
 		if len(p.conns) > most-len(list) {
 			p.conns = p.conns[:most-len(list)]
 		}

@@ -17,7 +17,8 @@ import (
 type described struct {
 	process *Process
 	uid     uint32
-	netNS   uint64 // inode number, 0 if it cannot be asked
+	task    uint32 // a thread of its, by which /proc is asked
+	netNS   uint64 // inode number of the network namespace that this one is in, 0 if it cannot be asked
 	conns   []*procs.Conn
 	groups  []*procs.Group
 }
@@ -42,7 +43,7 @@ func (d *Device) describe(c Caller, yield func(*described)) error {
 		r.read(fd, b.size, p.add)
 		unix.Close(fd)
 		if len(p.conns) > 0 || len(p.groups) > 0 {
-			p.netNS, _ = namespaceOf(uint32(b.process.PID), "net") // 0 if it has just exited
+			p.task, p.netNS = taskOf(b.process.PID)
 			yield(p)
 		}
 	}

@@ -3,9 +3,14 @@
 package device
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
+	"io"
+	"io/fs"
+	"maps"
 	"net/netip"
 	"os"
 	"strconv"
@@ -24,11 +29,16 @@ type tcpSocket struct{ local, peer netip.AddrPort }
 // A socketFinder finds the sockets of one listing.
 type socketFinder struct {
 	tables map[uint64]*socketTable // by the network namespace
+	text   *bufio.Reader           // of the table that is being read
 }
+
+// mostFound bounds how many of a process's connections are looked for by their descriptors; smc_run describes no more so.
+const mostFound = 4096
 
 // canFindSockets reports whether the daemon may look at the descriptors of a process, and at its namespace's connections.
 func canFindSockets(pid int) bool {
-	dir, err := os.Open(procPath(pid, "fd"))
+	task, _ := taskOf(pid)
+	dir, err := os.Open(procPath(task, "fd"))
 	if err != nil {
 		return false
 	}
@@ -37,53 +47,90 @@ func canFindSockets(pid int) bool {
 	if err != nil {
 		return false
 	}
-	if _, err := os.Readlink(procPath(pid, "fd/"+names[0])); err != nil {
+	if _, err := os.Readlink(procPath(task, "fd/"+names[0])); err != nil {
 		return false
 	}
-	f, err := os.Open(procPath(pid, "net/tcp"))
+	f, err := os.Open(procPath(task, "net/tcp"))
 	if err != nil {
 		return false
 	}
 	return f.Close() == nil
 }
 
-func procPath(pid int, name string) string { return "/proc/" + strconv.Itoa(pid) + "/" + name }
-
-// find fills in the connections that a process has described by their descriptors, and leaves out those that are not, or no
-// longer, what it says.
-func (f *socketFinder) find(p *described) {
-	found, seen := p.conns[:0], make(map[uint32]bool)
-	for _, c := range p.conns {
-		if c.Descriptor == 0 {
-			found = append(found, c)
-			continue
-		}
-		if !seen[c.Descriptor] && f.fill(p, c) {
-			seen[c.Descriptor] = true
-			found = append(found, c)
-		}
-	}
-	p.conns = found
+func procPath(task uint32, name string) string {
+	return "/proc/" + strconv.FormatUint(uint64(task), 10) + "/" + name
 }
 
-func (f *socketFinder) fill(p *described, c *procs.Conn) bool {
-	inode := socketInode(p.process.PID, c.Descriptor-1)
-	if inode == 0 || p.netNS == 0 { // 0: it has just exited
-		return false
+// taskOf returns a thread of a process by which /proc shows its descriptors, and the network namespace that this one is in, 0 if it
+// cannot be asked: the leader, unless that has ended before the others.
+func taskOf(pid int) (task uint32, netNS uint64) {
+	leader := uint32(pid)
+	netNS, err := namespaceOf(leader, "net")
+	if !errors.Is(err, fs.ErrNotExist) {
+		return leader, netNS
 	}
-	s, ok := f.look(p, inode)
-	if !ok || s.peer != c.Peer && s.peer != mapped(c.Peer) {
-		return false
+	tasks, err := os.ReadDir(procPath(leader, "task"))
+	if err != nil { // it has just exited
+		return leader, 0
 	}
+	for _, t := range tasks {
+		tid, err := strconv.ParseUint(t.Name(), 10, 32)
+		if err != nil {
+			continue
+		}
+		if netNS, err := namespaceOf(uint32(tid), "net"); err == nil {
+			return uint32(tid), netNS
+		}
+	}
+	return leader, 0
+}
+
+// find fills in the connections that a process has described by their descriptors, up to most in all, and leaves out those that
+// are none, or that a slot says all of. barred: the daemon may not look any more.
+func (f *socketFinder) find(p *described, most int) (barred bool) {
+	found, toFind := p.conns[:0], []*procs.Conn(nil)
+	inodes, numbers := make(map[uint64]bool), make(map[uint32]bool)
+	for _, c := range p.conns {
+		if c.Descriptor != 0 {
+			toFind = append(toFind, c)
+			continue
+		}
+		inodes[c.Inode] = true
+		found = append(found, c)
+	}
+	for _, c := range toFind {
+		if len(found) >= most || len(numbers) >= mostFound {
+			break
+		}
+		if numbers[c.Descriptor] {
+			continue
+		}
+		numbers[c.Descriptor] = true
+		inode, err := socketInode(p.task, c.Descriptor-1)
+		barred = barred || errors.Is(err, fs.ErrPermission)
+		if inode == 0 || inodes[inode] {
+			continue
+		}
+		inodes[inode] = true
+		s, err := f.look(p, inode)
+		barred = barred || errors.Is(err, fs.ErrPermission)
+		if err != nil {
+			continue
+		}
+		s.describe(c, inode)
+		found = append(found, c)
+	}
+	p.conns = found
+	return barred
+}
+
+// describe fills in what the kernel says. The peer, too: a program of eBPF can have led the connection elsewhere than its process
+// asked for.
+func (s tcpSocket) describe(c *procs.Conn, inode uint64) {
 	c.Local, c.Peer, c.Inode = s.local, s.peer, inode
 	if c.Local.Addr().Is4In6() && c.Peer.Addr().Is4In6() {
 		c.Local, c.Peer = unmapped(c.Local), unmapped(c.Peer)
 	}
-	return true
-}
-
-func mapped(a netip.AddrPort) netip.AddrPort {
-	return netip.AddrPortFrom(netip.AddrFrom16(a.Addr().As16()), a.Port())
 }
 
 func unmapped(a netip.AddrPort) netip.AddrPort {
@@ -91,20 +138,16 @@ func unmapped(a netip.AddrPort) netip.AddrPort {
 }
 
 // socketInode returns the inode of the socket that is a process's descriptor, 0 if it is none.
-func socketInode(pid int, fd uint32) uint64 {
-	link, err := os.Readlink(procPath(pid, "fd/"+strconv.FormatUint(uint64(fd), 10)))
+func socketInode(task uint32, fd uint32) (uint64, error) {
+	link, err := os.Readlink(procPath(task, "fd/"+strconv.FormatUint(uint64(fd), 10)))
 	if err != nil {
-		return 0
+		return 0, err
 	}
 	number, ok := strings.CutPrefix(link, "socket:[")
 	if !ok {
-		return 0
+		return 0, nil
 	}
-	inode, err := strconv.ParseUint(strings.TrimSuffix(number, "]"), 10, 64)
-	if err != nil {
-		return 0
-	}
-	return inode
+	return strconv.ParseUint(strings.TrimSuffix(number, "]"), 10, 64)
 }
 
 // tcpTables are read one after the other until a socket is found. Twice: the kernel hands a table over in pieces, and where one
@@ -117,7 +160,8 @@ type socketTable struct {
 	read    int                  // of tcpTables
 }
 
-func (f *socketFinder) look(p *described, inode uint64) (tcpSocket, bool) {
+// look returns the connection with an inode. Error: ErrNotExist, there is none, or the process has just exited.
+func (f *socketFinder) look(p *described, inode uint64) (tcpSocket, error) {
 	t := f.tables[p.netNS]
 	if t == nil {
 		t = &socketTable{sockets: make(map[uint64]tcpSocket)}
@@ -127,37 +171,101 @@ func (f *socketFinder) look(p *described, inode uint64) (tcpSocket, bool) {
 		f.tables[p.netNS] = t
 	}
 	for {
-		s, ok := t.sockets[inode]
-		if ok || t.read == len(tcpTables) {
-			return s, ok
+		if s, ok := t.sockets[inode]; ok {
+			return s, nil
 		}
-		text, err := os.ReadFile(procPath(p.process.PID, tcpTables[t.read]))
-		if err == nil { // ENOENT: no IPv6 here, or the process has just exited
-			readTCP(text, t.sockets)
+		if t.read == len(tcpTables) {
+			return tcpSocket{}, fs.ErrNotExist
 		}
+		more, err := f.readTable(p, tcpTables[t.read])
+		if err != nil {
+			return tcpSocket{}, err
+		}
+		maps.Copy(t.sockets, more)
 		t.read++
 	}
 }
 
-// readTCP adds the connections that the text of /proc/net/tcp or tcp6 lists: whose handshake is over, and that are not closed.
-func readTCP(text []byte, t map[uint64]tcpSocket) {
-	const number, local, peer, state, inode = 0, 1, 2, 3, 9
-	for line := range bytes.Lines(text) {
-		f := bytes.Fields(line)
-		if len(f) <= inode || f[number][0] < '0' || f[number][0] > '9' {
-			continue
+// readTable reads one table of a process's network namespace. It counts for others there only if the process has been there all
+// along, and lives: else it may be another's, or nothing.
+func (f *socketFinder) readTable(p *described, name string) (map[uint64]tcpSocket, error) {
+	sockets, err := f.readFile(procPath(p.task, name))
+	if errors.Is(err, fs.ErrNotExist) && strings.HasSuffix(name, "6") { // no IPv6 on this host, unless the process has gone
+		err = nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if ns, err := namespaceOf(p.task, "net"); err != nil || ns != p.netNS {
+		return nil, fs.ErrNotExist
+	}
+	return sockets, nil
+}
+
+func (f *socketFinder) readFile(path string) (map[uint64]tcpSocket, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	if f.text == nil {
+		f.text = bufio.NewReaderSize(nil, 64<<10)
+	}
+	f.text.Reset(file)
+	return readTCP(f.text)
+}
+
+// readTCP reads the connections that the text of /proc/net/tcp or tcp6 lists: whose handshake is over, and that are not closed.
+func readTCP(text *bufio.Reader) (map[uint64]tcpSocket, error) {
+	t := make(map[uint64]tcpSocket)
+	for {
+		line, err := text.ReadSlice('\n')
+		if inode, s, ok := parseLine(line); ok {
+			t[inode] = s
 		}
-		switch string(f[state]) {
-		case "02", "03", "06", "07", "0A", "0C": // SYN_SENT, SYN_RECV, TIME_WAIT, CLOSE, LISTEN, NEW_SYN_RECV
-			continue
-		}
-		n, err := strconv.ParseUint(string(f[inode]), 10, 64)
-		l, okLocal := parseTCP(f[local])
-		r, okPeer := parseTCP(f[peer])
-		if err == nil && n != 0 && okLocal && okPeer {
-			t[n] = tcpSocket{l, r}
+		switch err {
+		case nil:
+		case io.EOF:
+			return t, nil
+		default:
+			return nil, err
 		}
 	}
+}
+
+// parseLine reads a line of such a table; of most lines on a host with many short connections, no more than their state.
+func parseLine(line []byte) (inode uint64, s tcpSocket, ok bool) {
+	const local, peer, state, number = 1, 2, 3, 9
+	var f [number + 1][]byte
+	n := 0
+	for field := range bytes.FieldsSeq(line) {
+		if n == state && !established(field) {
+			return 0, s, false
+		}
+		f[n] = field
+		if n++; n == len(f) {
+			break
+		}
+	}
+	if n < len(f) {
+		return 0, s, false
+	}
+	inode, err := strconv.ParseUint(string(f[number]), 10, 64)
+	if err != nil || inode == 0 {
+		return 0, s, false
+	}
+	var okLocal, okPeer bool
+	s.local, okLocal = parseTCP(f[local])
+	s.peer, okPeer = parseTCP(f[peer])
+	return inode, s, okLocal && okPeer
+}
+
+func established(state []byte) bool {
+	switch string(state) {
+	case "01", "04", "05", "08", "09", "0B": // ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK, CLOSING
+		return true
+	}
+	return false
 }
 
 // parseTCP reads ADDRESS:PORT in hex. An address is one or four words, each as the host would print that number.

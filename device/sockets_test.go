@@ -3,12 +3,16 @@
 package device
 
 import (
+	"bufio"
 	"encoding/binary"
+	"errors"
+	"io/fs"
 	"maps"
 	"net"
 	"net/netip"
 	"os"
 	"slices"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -52,7 +56,26 @@ func descriptor(t testing.TB, c syscall.Conn) uint32 {
 	return number
 }
 
-// TestFoundSockets: of a descriptor the kernel's addresses and inode are listed, if it is a TCP connection to that peer, and nothing if it is not.
+func copyOf(t testing.TB, c *net.TCPConn) *os.File {
+	t.Helper()
+	f, err := c.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+func inodeOf(t testing.TB, c *net.TCPConn) uint64 {
+	t.Helper()
+	inode, err := socketInode(uint32(os.Getpid()), descriptor(t, c))
+	if err != nil || inode == 0 {
+		t.Fatal(inode, err)
+	}
+	return inode
+}
+
+// TestFoundSockets: of a descriptor the kernel's addresses and inode are listed, once, if it is a TCP connection, and nothing if it is not.
 func TestFoundSockets(t *testing.T) {
 	d := newDevice(t)
 	h := newBlock(t, d, self(), 4096)
@@ -82,6 +105,8 @@ func TestFoundSockets(t *testing.T) {
 	}
 	say(0, fd, client.RemoteAddr())
 	say(1, fd, client.RemoteAddr()) // once is enough
+	copied := copyOf(t, client)
+	say(13, descriptor(t, copied), client.RemoteAddr()) // also by another number
 	say(2, fdSix, six.RemoteAddr())
 	say(3, fdSix, client.RemoteAddr())
 	say(4, fdReset, reset.RemoteAddr())
@@ -90,21 +115,19 @@ func TestFoundSockets(t *testing.T) {
 	say(7, 1<<20, client.RemoteAddr())
 	say(8, 1<<32-2, client.RemoteAddr())
 	describe(t, h, 9, tcpConn(1))
+	led, _, fdLed := pair(t, "tcp4", "127.0.0.1:0")
+	say(10, fdLed, six.RemoteAddr()) // where it was to go, as a program of eBPF sees it
+	whole, _, fdWhole := pair(t, "tcp4", "127.0.0.1:0")
+	say(11, fdWhole, whole.RemoteAddr())
+	described := tcpConn(2)
+	described.Inode = inodeOf(t, whole)
+	describe(t, h, 12, described)
 
 	want := make(map[uint64]string)
-	for _, c := range []*net.TCPConn{client, six} {
-		f, err := c.File()
-		if err != nil {
-			t.Fatal(err)
-		}
-		var st unix.Stat_t
-		err = unix.Fstat(int(f.Fd()), &st)
-		f.Close()
-		if err != nil {
-			t.Fatal(err)
-		}
-		want[st.Ino] = c.LocalAddr().String() + " " + c.RemoteAddr().String()
+	for _, c := range []*net.TCPConn{client, six, led} {
+		want[inodeOf(t, c)] = c.LocalAddr().String() + " " + c.RemoteAddr().String()
 	}
+	want[described.Inode] = "10.0.0.1:2 10.0.0.2:80"
 	want[0] = "10.0.0.1:1 10.0.0.2:80"
 	have, n := make(map[uint64]string), 0
 	for _, c := range listConns(t, d) {
@@ -116,6 +139,7 @@ func TestFoundSockets(t *testing.T) {
 	}
 
 	client.Close()
+	copied.Close()
 	if list := listConns(t, d); len(list) != len(want)-1 || slices.ContainsFunc(list, func(c ConnInfo) bool { return c.Descriptor == fd+1 }) {
 		t.Errorf("after a close: %+v", list)
 	}
@@ -128,18 +152,24 @@ func TestReadTCP(t *testing.T) {
 	}
 	const header = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
 	const rest = " 00000000:00000000 00:00000000 00000000     0        0 "
-	found := make(map[uint64]tcpSocket)
-	readTCP([]byte(header+
-		"   0: 0100007F:1A85 00000000:0000 0A"+rest+"5 1 0000000000000000 100 0 0 10 0\n"+
-		"   1: 0100007F:BDF6 0100007F:1E61 01"+rest+"77 1 0000000000000000 20 4 30 10 -1\n"+
-		"   2: 0200007F:BDF6 0100007F:1E61 08"+rest+"78 1 0000000000000000 20 4 30 10 -1\n"+
-		"   3: 0100007F:BDF8 0100007F:1E61 02"+rest+"79 1 0000000000000000 20 4 30 10 -1\n"+
-		"   4: 0100007F:BDFA 0100007F:1E61 06"+rest+"0 3 0000000000000000\n"+
-		"   5: 0100007F:BDFC 0100007F\n"+
-		"   6: 0100007G:BDF6 0100007F:1E61 01"+rest+"80 1\n"+
-		"   7: 00007F:BDF6 0100007F:1E61 01"+rest+"81 1\n"), found)
-	readTCP([]byte(header+
-		"   0: B80D0120000000000000000001000000:0001 0000000000000000FFFF00000100007F:0050 01"+rest+"90 1 0000000000000000 20 4 30 10 -1\n"), found)
+	found, err := readTCP(bufio.NewReader(strings.NewReader(header +
+		"   0: 0100007F:1A85 00000000:0000 0A" + rest + "5 1 0000000000000000 100 0 0 10 0\n" +
+		"   1: 0100007F:BDF6 0100007F:1E61 01" + rest + "77 1 0000000000000000 20 4 30 10 -1\n" +
+		"   2: 0200007F:BDF6 0100007F:1E61 08" + rest + "78 1 0000000000000000 20 4 30 10 -1\n" +
+		"   3: 0100007F:BDF8 0100007F:1E61 02" + rest + "79 1 0000000000000000 20 4 30 10 -1\n" +
+		"   4: 0100007F:BDFA 0100007F:1E61 06" + rest + "0 3 0000000000000000\n" +
+		"   5: 0100007F:BDFC 0100007F\n" +
+		"   6: 0100007G:BDF6 0100007F:1E61 01" + rest + "80 1\n" +
+		"   7: 00007F:BDF6 0100007F:1E61 01" + rest + "81 1\n")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	six, err := readTCP(bufio.NewReader(strings.NewReader(header +
+		"   0: B80D0120000000000000000001000000:0001 0000000000000000FFFF00000100007F:0050 01" + rest + "90 1 0000000000000000 20 4 30 10 -1\n")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	maps.Copy(found, six)
 	want := map[uint64]tcpSocket{
 		77: {netip.MustParseAddrPort("127.0.0.1:48630"), netip.MustParseAddrPort("127.0.0.1:7777")},
 		78: {netip.MustParseAddrPort("127.0.0.2:48630"), netip.MustParseAddrPort("127.0.0.1:7777")},
@@ -160,6 +190,61 @@ func TestCanFindSockets(t *testing.T) {
 	cmd.Wait()
 	if canFindSockets(int(c.TID)) {
 		t.Error("of one that has exited")
+	}
+}
+
+// TestTablesOfOneGone: a process that exits while its network namespace's tables are read, or moves to another one, takes no line from the others there.
+func TestTablesOfOneGone(t *testing.T) {
+	c, cmd := another(t)
+	cmd.Process.Kill()
+	cmd.Wait()
+	six, _, _ := pair(t, "tcp6", "[::1]:0")
+	task := uint32(os.Getpid())
+	ns, err := namespaceOf(task, "net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var f socketFinder
+	for name, p := range map[string]*described{"gone": {task: c.TID, netNS: ns}, "moved": {task: task, netNS: ns + 1}} {
+		if s, err := f.look(p, inodeOf(t, six)); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("of one that has %s: %+v, %v", name, s, err)
+		}
+	}
+	if s, err := f.look(&described{task: task, netNS: ns}, inodeOf(t, six)); err != nil || s.local.String() != six.LocalAddr().String() {
+		t.Errorf("of another: %+v, %v", s, err)
+	}
+}
+
+// TestManyToFind: a process does not have the daemon look at more of its descriptors than smc_run describes, nor for more than are listed.
+func TestManyToFind(t *testing.T) {
+	client, _, fd := pair(t, "tcp4", "127.0.0.1:0")
+	task, netNS := taskOf(os.Getpid())
+	to := func(numbers ...uint32) *described {
+		p := &described{task: task, netNS: netNS}
+		for _, n := range numbers {
+			p.conns = append(p.conns, &procs.Conn{Mode: procs.TCP, State: smc.Active, Descriptor: n + 1})
+		}
+		return p
+	}
+	invented := make([]uint32, mostFound)
+	for i := range invented {
+		invented[i] = 1<<20 + uint32(i)
+	}
+	for _, row := range []struct {
+		name string
+		p    *described
+		most int
+		want int
+	}{
+		{"one", to(fd), 1, 1},
+		{"behind as many as are looked for, but for one", to(append(invented[1:], fd)...), 1, 1},
+		{"behind as many as are looked for", to(append(invented, fd)...), 1, 0},
+		{"of which no more are listed", to(fd, descriptor(t, copyOf(t, client))), 0, 0},
+	} {
+		var f socketFinder
+		if f.find(row.p, row.most); len(row.p.conns) != row.want {
+			t.Errorf("%s: %d, want %d", row.name, len(row.p.conns), row.want)
+		}
 	}
 }
 
