@@ -52,7 +52,7 @@ static void stay_plain(int fd, bool client, uint32_t reason, const union address
 {
 	struct sock *s;
 
-	if (device_current() == NULL)
+	if (device_current() == NULL || !process_is_ours())
 		return;
 	s = sock_new(SOCK_PLAIN, client);
 	if (s == NULL)
@@ -70,8 +70,8 @@ EXPORT HOT int socket(int domain, int type, int protocol)
 	int fd = real()->socket(domain, type, protocol);
 
 	if (fd >= 0 && (domain == AF_INET || domain == AF_INET6) && (type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) == SOCK_STREAM &&
-	    (protocol == 0 || protocol == IPPROTO_TCP) && !table_has(fd))
-		table_note(fd, NOTE_FRESH);
+	    (protocol == 0 || protocol == IPPROTO_TCP))
+		(void)table_note(fd, NOTE_FRESH);
 	return fd;
 }
 
@@ -88,7 +88,7 @@ static uint32_t mark(int fd, const struct device *d, const union address *peer, 
 
 	*unasked = !fast_open && servers_plain(peer) && (table_noted(fd, NOTE_FRESH) || smcopt_ask(fd) == -ENODATA);
 	if (!*unasked && table_noted(fd, NOTE_FRESH))
-		table_note(fd, NOTE_NONE);
+		(void)table_swap(fd, NOTE_FRESH, NOTE_NONE);
 	err = *unasked ? 0 : fast_open ? -EINVAL : smcopt_mark(fd, d);
 	*tcp = (err != -ENOPROTOOPT && err != -EOPNOTSUPP) || is_tcp(fd);
 	switch (err) {
@@ -205,12 +205,13 @@ APART static int connect_any(int fd, const struct sockaddr *to, socklen_t size)
 	uint32_t reason;
 	int result, err, buffer;
 	bool tcp, unasked;
+	struct plain_before before;
 
 	if (to != NULL && size >= sizeof(to->sa_family) && to->sa_family == AF_UNSPEC) {
 		if (table_has(fd))
 			disconnect(fd);
 		else if (table_noted(fd, NOTE_TCP))
-			plain_forget(fd);
+			(void)table_swap(fd, NOTE_TCP, NOTE_NONE);
 	}
 	if (to == NULL || size < sizeof(to->sa_family) || (to->sa_family != AF_INET && to->sa_family != AF_INET6))
 		return real()->connect(fd, to, size);
@@ -230,6 +231,7 @@ APART static int connect_any(int fd, const struct sockaddr *to, socklen_t size)
 		return real()->connect(fd, to, size);
 	peer = address_connected(to, size);
 	buffer = buffer_asked(fd);
+	before = plain_before();
 	reason = mark(fd, d, &peer, &tcp, &unasked);
 	result = real()->connect(fd, to, size);
 	if (!tcp)
@@ -242,7 +244,7 @@ APART static int connect_any(int fd, const struct sockaddr *to, socklen_t size)
 		return result;
 	}
 	if (result == 0 && unasked && plain_list(fd, d, true, SMC_DECL_PEERNOSMC, &peer)) {
-		plain_again_to(&peer, d, now_ns());
+		plain_again_to(&peer, d, &before);
 		return 0;
 	}
 	return connect_ended(fd, result, buffer, &peer, unasked);
@@ -454,6 +456,13 @@ static HOT int accept_from(int fd, struct sockaddr *from, socklen_t *size, int f
 	return made;
 }
 
+/* A listener that is left alone has accepted. */
+APART static int not_listed(int fd)
+{
+	plain_unlist(fd);
+	return fd;
+}
+
 static HOT int accept_with(int fd, struct sockaddr *from, socklen_t *size, int flags)
 {
 	socklen_t room = size != NULL ? *size : 0;
@@ -472,7 +481,7 @@ static HOT int accept_with(int fd, struct sockaddr *from, socklen_t *size, int f
 			*size = room;
 		made = listener != NULL && wait_for_client(listener, fd) < 0 ? -1 : accept_from(fd, from, size, flags, &peer);
 		if (listener == NULL)
-			return made;
+			return not_listed(made);
 		kept = made < 0 || take(made, flags, listener, &peer);
 		if (made >= 0) {
 			sock_put(listener);

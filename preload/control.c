@@ -24,15 +24,14 @@
 
 static void forget(int fd)
 {
-	if (table_has(fd))
-		sock_drop(fd);
-	else
+	if (table_note(fd, NOTE_NONE))
 		epoll_forget(NULL, fd);
+	else
+		sock_drop(fd);
 	epoll_closed(fd);
 	buffer_forget(fd);
 	if ((unsigned int)fd < TABLE_SIZE)
 		table[fd].more = false;
-	table_note(fd, NOTE_NONE);
 }
 
 APART static int close_known(int fd)

@@ -28,7 +28,7 @@ static const int64_t look_pause = INT64_C(8000000);
 struct lock device_lock;
 HOT_DATA static struct device *_Atomic current;
 HOT_DATA static _Atomic int64_t looked; /* at the mount point */
-HOT_DATA static _Atomic uint64_t looked_until; /* ticks: no look before */
+HOT_DATA static struct shared_span no_look;
 static int64_t not_before; /* under the lock: no look for a device earlier */
 static struct device *parents; /* what a child of fork begins with */
 
@@ -120,7 +120,7 @@ static void check_mount(struct device *d)
 	dev_t at;
 
 	if (now - atomic_load_explicit(&looked, memory_order_relaxed) < look_pause) {
-		atomic_store_explicit(&looked_until, ticks_until(now), memory_order_relaxed);
+		span_put(&no_look, ticks_span(now));
 		return;
 	}
 	if (!lock_try(&device_lock))
@@ -236,7 +236,7 @@ HOT struct device *device_current(void)
 {
 	struct device *d = atomic_load_explicit(&current, memory_order_acquire);
 
-	if (d != NULL && ticks() < atomic_load_explicit(&looked_until, memory_order_relaxed) && !atomic_load_explicit(&d->dead, memory_order_relaxed))
+	if (d != NULL && span_holds(&no_look) && !atomic_load_explicit(&d->dead, memory_order_relaxed))
 		return d;
 	return look();
 }

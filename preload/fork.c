@@ -24,9 +24,9 @@
 #include "table.h"
 #include "spin.h"
 
-static pid_t process;
+HOT_DATA static pid_t process;
 
-bool process_is_ours(void)
+HOT bool process_is_ours(void)
 {
 	return getpid() == process;
 }

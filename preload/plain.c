@@ -14,26 +14,45 @@
 
 /* Lines of numbers that are closed stay, so not all that there is room for may become such. */
 enum { NUMBERS = 4096 };
+enum { LINE_ROLE = 5, LINE_REASON = 68, LINE_NUMBER = 76 };
 
 HOT_DATA struct plain_again plain_again;
 HOT_DATA static struct device *_Atomic listing; /* that the lines are on */
-static struct lock renewing;
+static struct lock renewing, publishing;
+static _Atomic uint64_t turns; /* how often plain_not_again was called */
 
 void plain_forked(void)
 {
 	atomic_store(&listing, NULL);
 	plain_not_again();
-	renewing.word = 0;
+	renewing.word = publishing.word = 0;
 }
 
+/* A number's line as the program before an exec has left it. */
+static void adopt(struct ismfs_procs *procs, uint32_t line)
+{
+	unsigned char b[SLOT_SIZE];
+	uint32_t number, none = 0;
+
+	slot_read(procs, line, b);
+	memcpy(&number, b + LINE_NUMBER, 4);
+	if (b[LINE_IS] != 1 || number == 0)
+		return;
+	if (number > NUMBERS || !atomic_compare_exchange_strong(&table[number - 1].line, &none, line))
+		slot_free(procs, line);
+}
+
+/* NULL in between, so that who has got a line on the device before takes it back, or it is seen here. */
 static void renew(struct device *d)
 {
 	lock_take(&renewing);
 	if (atomic_load(&listing) != d) {
+		atomic_store(&listing, NULL);
 		plain_not_again();
 		for (int fd = 0; fd < NUMBERS; fd++)
 			atomic_store(&table[fd].line, 0);
-		atomic_store_explicit(&listing, d, memory_order_release);
+		slots_found(d->procs, adopt);
+		atomic_store(&listing, d);
 	}
 	lock_release(&renewing);
 }
@@ -41,40 +60,65 @@ static void renew(struct device *d)
 /* The line of a number; 0: there is no room. */
 static HOT uint32_t line_of(int fd, struct device *d)
 {
-	struct entry *e = &table[fd];
-	uint32_t line;
+	_Atomic uint32_t *at = &table[fd].line;
+	uint32_t line, none = 0;
 
 	if (atomic_load_explicit(&listing, memory_order_acquire) != d)
 		renew(d);
-	line = atomic_load_explicit(&e->line, memory_order_relaxed);
-	if (line == 0) {
-		line = slot_take(d->procs);
-		atomic_store_explicit(&e->line, line, memory_order_relaxed);
+	line = atomic_load_explicit(at, memory_order_relaxed);
+	if (line != 0)
+		return line;
+	if (!process_is_ours())
+		return 0;
+	line = slot_take(d->procs);
+	if (line == 0 || !atomic_compare_exchange_strong(at, &none, line)) {
+		slot_free(d->procs, line);
+		return 0;
 	}
-	return line;
+	if (atomic_load(&listing) == d)
+		return line;
+	none = line;
+	(void)atomic_compare_exchange_strong(at, &none, 0);
+	return 0;
 }
 
 /* ---- the same once more ---- */
 
-void plain_again_to(const union address *peer, struct device *d, int64_t now)
+struct plain_before plain_before(void)
 {
-	uint64_t until = ticks_until(now), to;
+	uint64_t n = atomic_load(&turns);
 
-	plain_not_again();
-	if (until == 0 || peer->any.sa_family != AF_INET || debugging || atomic_load(&fast_open_asked))
+	return (struct plain_before){ .span = ticks_span(now_ns()), .turns = n };
+}
+
+void plain_not_again(void)
+{
+	atomic_fetch_add(&turns, 1);
+	atomic_store(&plain_again.holds.ticks, 0);
+}
+
+void plain_again_to(const union address *peer, struct device *d, const struct plain_before *before)
+{
+	uint64_t to;
+
+	if (before->span.ticks == 0 || peer->any.sa_family != AF_INET || debugging || atomic_load(&fast_open_asked) || !lock_try(&publishing))
 		return;
+	atomic_store(&plain_again.holds.ticks, 0);
 	memcpy(&to, &peer->four, sizeof(to));
-	plain_again.lines = d->procs->map;
-	plain_again.counter = fallback_counter(d->procs, true, SMC_DECL_PEERNOSMC);
+	atomic_store(&plain_again.lines, d->procs->map);
+	atomic_store(&plain_again.counter, fallback_counter(d->procs, true, SMC_DECL_PEERNOSMC));
 	atomic_store(&plain_again.to, to);
-	atomic_store_explicit(&plain_again.until, until, memory_order_release);
+	span_put(&plain_again.holds, before->span);
+	if (atomic_load(&turns) != before->turns) /* by another thread, since */
+		atomic_store(&plain_again.holds.ticks, 0);
+	lock_release(&publishing);
 }
 
 /* ---- lines ---- */
 
 HOT bool plain_list(int fd, struct device *d, bool client, uint32_t reason, const union address *peer)
 {
-	unsigned char b[SLOT_SIZE] = { [LINE_IS] = 1, [5] = client ? 1 : 2, [6] = 1, [7] = SMC_ACTIVE };
+	unsigned char b[SLOT_SIZE] = { [LINE_IS] = 1, [LINE_ROLE] = client ? 1 : 2, [6] = 1, [7] = SMC_ACTIVE };
 	uint32_t line, number = (uint32_t)fd + 1;
 	bool six = !address_is_four(peer);
 
@@ -85,58 +129,61 @@ HOT bool plain_list(int fd, struct device *d, bool client, uint32_t reason, cons
 		return false;
 	b[LINE_FAMILY] = six ? 6 : 4;
 	address_put(b, LINE_HOST, LINE_PORT, peer, six);
-	memcpy(b + 68, &reason, 4);
-	memcpy(b + 76, &number, 4);
-	if (!slot_says(d->procs, line, b))
+	memcpy(b + LINE_REASON, &reason, 4);
+	memcpy(b + LINE_NUMBER, &number, 4);
+	if (!slot_says(d->procs, line, b)) {
+		if (!process_is_ours()) /* its parent's lines, of other descriptors */
+			return false;
 		slot_write(d->procs, line, b);
-	table_note(fd, NOTE_TCP);
+	}
+	if (!table_note(fd, NOTE_TCP))
+		return false;
 	tell_fallback(d, client, fd, reason, 0);
 	return true;
 }
 
-static union address peer_of(const unsigned char *b)
+/* Not one whose close was not seen. */
+static bool is_connection(int fd)
 {
-	union address a = { 0 };
-	uint16_t port;
+	struct sockaddr_storage a;
+	socklen_t size = sizeof(a);
 
-	memcpy(&port, b + 12, 2);
-	if (b[8] == 4) {
-		a.four = (struct sockaddr_in){ .sin_family = AF_INET, .sin_port = htons(port) };
-		memcpy(&a.four.sin_addr, b + 32, 4);
-	} else {
-		a.six = (struct sockaddr_in6){ .sin6_family = AF_INET6, .sin6_port = htons(port) };
-		memcpy(&a.six.sin6_addr, b + 32, 16);
-	}
-	return a;
+	return getpeername(fd, (struct sockaddr *)&a, &size) == 0 && is_tcp(fd);
 }
 
+/* The number may be closed meanwhile, and even be another connection. */
 static void keep(int fd, struct device *d)
 {
 	unsigned char b[SLOT_SIZE];
 	struct sock *s;
 
-	slot_read(d->procs, table[fd].line, b);
-	s = sock_new(SOCK_PLAIN, b[5] == 1);
+	slot_read(d->procs, atomic_load(&table[fd].line), b);
+	s = sock_new(SOCK_PLAIN, b[LINE_ROLE] == 1);
 	if (s == NULL)
 		return;
-	s->shared->peer = peer_of(b);
-	memcpy(&s->shared->reason, b + 68, 4);
-	table_set(fd, s, true);
+	memcpy(&s->shared->reason, b + LINE_REASON, 4);
+	if (!table_swap(fd, NOTE_TCP, (uintptr_t)s | TABLE_PLAIN)) {
+		sock_discard(s);
+		return;
+	}
 	sock_describe(s, fd);
+	plain_unlist(fd);
 	sock_put(s);
 }
 
 void plain_keep(int fd)
 {
 	struct device *d = atomic_load(&listing);
-	bool tcp = table_noted(fd, NOTE_TCP);
 	int saved = errno;
 
-	if (table_noted(fd, NOTE_NONE))
-		return;
-	table_note(fd, NOTE_NONE);
-	if (tcp && d != NULL && table[fd].line != 0 && d == device_current())
-		keep(fd, d);
+	if (table_noted(fd, NOTE_FRESH)) {
+		(void)table_swap(fd, NOTE_FRESH, NOTE_NONE);
+	} else if (table_noted(fd, NOTE_TCP)) {
+		if (d != NULL && atomic_load(&table[fd].line) != 0 && d == device_current() && is_connection(fd))
+			keep(fd, d);
+		else
+			(void)table_swap(fd, NOTE_TCP, NOTE_NONE);
+	}
 	errno = saved;
 }
 
@@ -146,16 +193,15 @@ void plain_keep_all(void)
 		plain_keep(fd);
 }
 
-void plain_forget(int fd)
+void plain_unlist(int fd)
 {
-	struct device *d = atomic_load_explicit(&listing, memory_order_relaxed);
-	uint32_t line = atomic_load_explicit(&table[fd].line, memory_order_relaxed);
+	struct device *d;
+	uint32_t line;
 
-	if (!table_noted(fd, NOTE_NONE))
-		table_note(fd, NOTE_NONE);
-	if (line == 0)
+	if ((unsigned int)fd >= TABLE_SIZE || atomic_load_explicit(&table[fd].line, memory_order_relaxed) == 0 || !process_is_ours())
 		return;
-	atomic_store_explicit(&table[fd].line, 0, memory_order_relaxed);
-	if (d != NULL)
+	d = atomic_load(&listing);
+	line = atomic_exchange(&table[fd].line, 0);
+	if (line != 0 && d != NULL)
 		slot_free(d->procs, line);
 }

@@ -3,7 +3,7 @@
  * Connections on TCP of which nothing else is to be known: neither more descriptors, nor processes, nor an end to be told. Programs that have
  * a connection for each request pay for all that is kept of one, so of these it is a note in the table and a line in conns that says nothing
  * but the descriptor's number, the peer and the reason. The device finds the socket by the number when conns is read; a line whose
- * descriptor is closed, or something else by now, is not shown. So close leaves it as it is, and the next connection of that number, often to
+ * descriptor is closed, or no connection on TCP by now, is not shown. So close leaves it as it is, and the next connection of that number, often to
  * the same peer, finds it written.
  */
 #ifndef PRELOAD_PLAIN_H
@@ -29,10 +29,10 @@ bool plain_list(int fd, struct device *d, bool client, uint32_t reason, const un
  * is looked at lies in the page of the table's first entries and in that of the process's first lines and counters.
  */
 struct plain_again {
-	_Atomic uint64_t to;    /* the start of its address: family, port, host */
-	_Atomic uint64_t until; /* ticks; 0: nothing */
-	const unsigned char *lines;
-	_Atomic uint64_t *counter;
+	struct shared_span holds;
+	_Atomic uint64_t to; /* the start of its address: family, port, host */
+	const unsigned char *_Atomic lines;
+	_Atomic uint64_t *_Atomic counter;
 };
 extern struct plain_again plain_again;
 
@@ -50,9 +50,9 @@ static inline bool plain_may_again(int fd, const struct sockaddr *to, socklen_t 
 		return false;
 	memcpy(&a, to, sizeof(a));
 	memcpy(&is_to, &a, sizeof(is_to));
-	if (atomic_load_explicit(&plain_again.until, memory_order_acquire) < ticks() || plain_again.to != is_to)
+	if (!span_holds(&plain_again.holds) || atomic_load_explicit(&plain_again.to, memory_order_relaxed) != is_to)
 		return false;
-	line = plain_again.lines + table[fd].line;
+	line = atomic_load_explicit(&plain_again.lines, memory_order_relaxed) + table[fd].line;
 	memcpy(&is, line + LINE_IS, sizeof(is));
 	memcpy(&port, line + LINE_PORT, sizeof(port));
 	memcpy(&host, line + LINE_HOST, sizeof(host));
@@ -61,25 +61,29 @@ static inline bool plain_may_again(int fd, const struct sockaddr *to, socklen_t 
 
 static inline void plain_count_again(int fd)
 {
-	atomic_store_explicit(&table[fd].note, NOTE_TCP, memory_order_relaxed);
-	atomic_fetch_add_explicit(plain_again.counter, 1, memory_order_relaxed);
+	(void)table_note(fd, NOTE_TCP);
+	atomic_fetch_add_explicit(atomic_load_explicit(&plain_again.counter, memory_order_relaxed), 1, memory_order_relaxed);
 }
+
+/* What was so before a connect: since when its server is known, and how often one has turned out not to be on TCP. */
+struct plain_before {
+	struct span span;
+	uint64_t turns;
+};
+struct plain_before plain_before(void);
 
 /* A connection to a server that is known to be on TCP has just been listed. */
-void plain_again_to(const union address *peer, struct device *d, int64_t now);
+void plain_again_to(const union address *peer, struct device *d, const struct plain_before *before);
 
 /* A server is not, or not for sure, on TCP any more. */
-static inline void plain_not_again(void)
-{
-	atomic_store_explicit(&plain_again.until, 0, memory_order_relaxed);
-}
+void plain_not_again(void);
 
 /* There will be another descriptor or process that has it: a sock in place of the note. */
 void plain_keep(int fd);
 void plain_keep_all(void);
 
-/* The number is something else now. */
-void plain_forget(int fd);
+/* The number is something else now: its line goes. */
+void plain_unlist(int fd);
 
 /* In a child of fork: the lines are its parent's. */
 void plain_forked(void);

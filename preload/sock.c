@@ -206,6 +206,25 @@ static void linger_zero(int fd)
 	(void)real()->setsockopt(fd, SOL_SOCKET, SO_LINGER, &zero, sizeof(zero));
 }
 
+/* One descriptor fewer; true: it was the last one of this process. ends_lock is held. */
+static bool count_out(struct sock *s)
+{
+	if (atomic_fetch_sub(&s->fds, 1) != 1)
+		return false;
+	s->last = holders_close(s);
+	s->ended = true;
+	return true;
+}
+
+void sock_discard(struct sock *s)
+{
+	lock_take(&ends_lock);
+	(void)count_out(s);
+	lock_release(&ends_lock);
+	sock_put(s);
+	sock_put(s);
+}
+
 /* What a descriptor was; NULL: nothing. ended: it was the last one of this process. */
 static struct sock *take_out(int fd, bool *ended)
 {
@@ -214,10 +233,8 @@ static struct sock *take_out(int fd, bool *ended)
 	*ended = false;
 	lock_take(&ends_lock);
 	s = table_take(fd);
-	if (s != NULL && atomic_fetch_sub(&s->fds, 1) == 1) {
-		s->last = holders_close(s);
-		s->ended = *ended = true;
-	}
+	if (s != NULL)
+		*ended = count_out(s);
 	lock_release(&ends_lock);
 	return s;
 }
@@ -276,10 +293,10 @@ void sock_alias(int from, int to)
 
 	if ((unsigned int)from >= TABLE_SIZE)
 		return;
-	if (!table_noted(from, NOTE_NONE) && process_is_ours())
+	if ((table_noted(from, NOTE_FRESH) || table_noted(from, NOTE_TCP)) && process_is_ours())
 		plain_keep(from);
 	entry = table_entry(from);
-	s = entry != 0 ? table_get(from, true) : NULL;
+	s = !is_note(entry) ? table_get(from, true) : NULL;
 	if (s == NULL)
 		return;
 	if ((unsigned int)to >= TABLE_SIZE || !process_is_ours()) {

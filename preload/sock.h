@@ -102,6 +102,9 @@ static inline int sock_kind(const struct sock *s)
 /* A new one with one descriptor and two references, the table's and the caller's. NULL: no memory. */
 struct sock *sock_new(enum kind kind, bool client);
 
+/* One that has not come into the table after all, with both references. */
+void sock_discard(struct sock *s);
+
 /* The last reference gives back what a socket had whose descriptors are closed: threads may be in the middle of it until then. */
 void sock_put(struct sock *s);
 

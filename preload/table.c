@@ -40,7 +40,7 @@ HOT struct sock *table_get(int fd, bool any)
 		struct sock *s;
 
 		entry = table_entry(fd);
-		if (entry == 0 || ((entry & TABLE_PLAIN) && !any))
+		if (is_note(entry) || ((entry & TABLE_PLAIN) && !any))
 			return NULL;
 		s = (struct sock *)(entry & ~(uintptr_t)TABLE_PLAIN);
 		if (!hold(s))
@@ -63,8 +63,8 @@ void table_set(int fd, struct sock *s, bool plain)
 {
 	if (fd >= atomic_load_explicit(&table_reach, memory_order_relaxed))
 		table_reach_to(fd);
-	plain_forget(fd);
 	atomic_store_explicit(&table[fd].sock, (uintptr_t)s | (plain ? TABLE_PLAIN : 0), memory_order_release);
+	plain_unlist(fd);
 }
 
 void table_more(int fd)
@@ -75,9 +75,12 @@ void table_more(int fd)
 
 struct sock *table_take(int fd)
 {
+	uintptr_t entry;
+
 	if ((unsigned int)fd >= TABLE_SIZE)
 		return NULL;
-	return (struct sock *)(atomic_exchange(&table[fd].sock, 0) & ~(uintptr_t)TABLE_PLAIN);
+	entry = atomic_exchange(&table[fd].sock, NOTE_NONE);
+	return is_note(entry) ? NULL : (struct sock *)(entry & ~(uintptr_t)TABLE_PLAIN);
 }
 
 /* ---- hidden descriptors ---- */

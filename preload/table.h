@@ -21,22 +21,26 @@ enum { TABLE_SIZE = 1 << 20 };
 
 /* All that short calls look at, in one line of the cache. */
 struct entry {
-	_Atomic uintptr_t sock;
-	_Atomic uint32_t line; /* plain.c */
-	_Atomic uint8_t note;
-	_Atomic uint8_t more;  /* something else may be kept of the number: by epoll, of SO_RCVBUF, or it is the library's own */
+	_Atomic uintptr_t sock; /* or a note: one word, so that who notes, keeps and closes a number at once agree */
+	_Atomic uint32_t line;  /* plain.c */
+	_Atomic uint8_t more;   /* something else may be kept of the number: by epoll, of SO_RCVBUF, or it is the library's own */
 };
 
 extern struct entry table[TABLE_SIZE];
 
 enum { TABLE_PLAIN = 1 }; /* bit 0 of an entry's sock: the connection is on TCP, only close and its like matter */
 
-/* What is noted of a descriptor that has no sock. */
+/* What is noted of a descriptor that has no sock. Bit 0 is as in an entry that has. */
 enum note {
-	NOTE_NONE,
-	NOTE_FRESH, /* a TCP socket as the program has made it: never marked */
-	NOTE_TCP,   /* a connection that is on TCP; plain.c lists it */
+	NOTE_NONE = 0,
+	NOTE_FRESH = 1, /* a TCP socket as the program has made it: never marked */
+	NOTE_TCP = 3,   /* a connection that is on TCP; plain.c lists it */
 };
+
+static inline bool is_note(uintptr_t entry)
+{
+	return entry <= NOTE_TCP;
+}
 
 static inline uintptr_t table_entry(int fd)
 {
@@ -56,38 +60,55 @@ static inline bool table_moves(int fd)
 
 static inline bool table_has(int fd)
 {
-	return (unsigned int)fd < TABLE_SIZE && table_entry(fd) != 0;
+	return (unsigned int)fd < TABLE_SIZE && !is_note(table_entry(fd));
 }
 
 static inline bool table_noted(int fd, enum note note)
 {
-	return (unsigned int)fd < TABLE_SIZE && atomic_load_explicit(&table[fd].note, memory_order_relaxed) == note;
+	return (unsigned int)fd < TABLE_SIZE && atomic_load_explicit(&table[fd].sock, memory_order_relaxed) == note;
 }
 
 extern _Atomic int table_reach;
 void table_reach_to(int fd);
 
-static inline void table_note(int fd, enum note note)
+/* From one note to another, or to a sock; false: it was something else. */
+static inline bool table_swap(int fd, uintptr_t from, uintptr_t to)
 {
-	if ((unsigned int)fd >= TABLE_SIZE)
-		return;
-	if (__builtin_expect(fd >= atomic_load_explicit(&table_reach, memory_order_relaxed), 0))
-		table_reach_to(fd);
-	atomic_store_explicit(&table[fd].note, note, memory_order_relaxed);
+	return atomic_compare_exchange_strong(&table[fd].sock, &from, to);
 }
 
-/* Whether nothing is kept of a descriptor but a note, which is taken away: it is about to be closed. */
-static inline bool table_pass(int fd)
+/* In place of whatever note there is; false: there is a sock. */
+static inline bool table_note(int fd, enum note note)
 {
-	struct entry *e = &table[fd];
+	uintptr_t was;
 
 	if ((unsigned int)fd >= TABLE_SIZE)
 		return true;
-	if (atomic_load_explicit(&e->sock, memory_order_relaxed) != 0 || atomic_load_explicit(&e->more, memory_order_relaxed))
+	if (__builtin_expect(fd >= atomic_load_explicit(&table_reach, memory_order_relaxed), 0))
+		table_reach_to(fd);
+	was = atomic_load_explicit(&table[fd].sock, memory_order_relaxed);
+	while (is_note(was))
+		if (atomic_compare_exchange_weak(&table[fd].sock, &was, note))
+			return true;
+	return false;
+}
+
+bool process_is_ours(void); /* sock.h */
+
+/*
+ * Whether nothing is kept of a descriptor but a note, which is taken away: it is about to be closed. A child of vfork closes its own one; what
+ * is lost by FRESH is a question.
+ */
+static inline bool table_pass(int fd)
+{
+	uintptr_t entry;
+
+	if ((unsigned int)fd >= TABLE_SIZE)
+		return true;
+	entry = atomic_load_explicit(&table[fd].sock, memory_order_relaxed);
+	if (!is_note(entry) || atomic_load_explicit(&table[fd].more, memory_order_relaxed))
 		return false;
-	if (atomic_load_explicit(&e->note, memory_order_relaxed) != NOTE_NONE)
-		atomic_store_explicit(&e->note, NOTE_NONE, memory_order_relaxed);
-	return true;
+	return entry == NOTE_NONE || (entry == NOTE_TCP && !process_is_ours()) || table_swap(fd, entry, NOTE_NONE);
 }
 
 /* What an entry that is there holds. Only for who is alone: it takes no reference. */

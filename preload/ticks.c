@@ -3,7 +3,7 @@
 
 static const int64_t again_ns = INT64_C(2000000);
 
-uint64_t ticks_until(int64_t now)
+struct span ticks_span(int64_t now)
 {
 	enum { MOST_IN_NS = 16 };
 	static _Thread_local int64_t since;
@@ -17,5 +17,5 @@ uint64_t ticks_until(int64_t now)
 		since = now;
 		since_at = at;
 	}
-	return more != 0 ? at + more : 0;
+	return (struct span){ at, more };
 }

@@ -6,6 +6,8 @@
 #ifndef PRELOAD_TICKS_H
 #define PRELOAD_TICKS_H
 
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 /* Of no unit in particular; always 0 where there is no such clock. */
@@ -23,10 +25,34 @@ static inline uint64_t ticks(void)
 #endif
 }
 
+/* Some time: from a tick on, for that many; 0: none. */
+struct span {
+	uint64_t from, ticks;
+};
+
 /*
- * Two milliseconds from now: while ticks() is below that, what the kernel's clock has said still holds. How many ticks these are is seen by
- * what has gone by since an earlier call of this thread's; 0: that cannot be told.
+ * Two milliseconds from now, in which what the kernel's clock has said still holds. How many ticks these are is seen by what has gone by since an
+ * earlier call of this thread's; none, if that cannot be told.
  */
-uint64_t ticks_until(int64_t now);
+struct span ticks_span(int64_t now);
+
+/* What threads share of one: each word is true of some time of late, so that those of two fit together. */
+struct shared_span {
+	_Atomic uint64_t from, ticks;
+};
+
+/* Not before it either: the clock of another host goes back, if the machine is moved. */
+static inline bool span_holds(const struct shared_span *s)
+{
+	uint64_t n = atomic_load_explicit(&s->ticks, memory_order_acquire);
+
+	return ticks() - atomic_load_explicit(&s->from, memory_order_relaxed) < n;
+}
+
+static inline void span_put(struct shared_span *s, struct span is)
+{
+	atomic_store_explicit(&s->from, is.from, memory_order_relaxed);
+	atomic_store(&s->ticks, is.ticks);
+}
 
 #endif

@@ -93,6 +93,8 @@ enum { SLOT_SIZE = 128 };
 int procs_open_sized(const struct ismfs_device *dev, size_t size, struct ismfs_procs **procs);
 uint32_t slot_take(struct ismfs_procs *procs);
 void slot_write(struct ismfs_procs *procs, uint32_t slot, const unsigned char b[SLOT_SIZE]);
+/* What an opened block had in it already: once. */
+void slots_found(struct ismfs_procs *procs, void (*f)(struct ismfs_procs *procs, uint32_t slot));
 /* Whether a slot says this already, but for what is reserved; what it says. Both of one that this process has written. */
 bool slot_says(const struct ismfs_procs *procs, uint32_t slot, const unsigned char b[SLOT_SIZE]);
 void slot_read(const struct ismfs_procs *procs, uint32_t slot, unsigned char b[SLOT_SIZE]);

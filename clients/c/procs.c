@@ -117,7 +117,7 @@ void count_handshake_error(struct ismfs_procs *procs, bool client)
 }
 
 /* The block may be there already, from another opener in this process: its size is set once. */
-static int block_size(int fd, size_t wanted, size_t *size)
+static int block_size(int fd, size_t wanted, size_t *size, bool *found)
 {
 	struct stat st;
 
@@ -125,7 +125,8 @@ static int block_size(int fd, size_t wanted, size_t *size)
 		return -errno;
 	if (st.st_size == 0 && ftruncate(fd, (off_t)wanted) != 0)
 		return -errno;
-	*size = st.st_size == 0 ? wanted : (size_t)st.st_size;
+	*found = st.st_size != 0;
+	*size = *found ? (size_t)st.st_size : wanted;
 	return 0;
 }
 
@@ -149,7 +150,7 @@ int procs_open_sized(const struct ismfs_device *dev, size_t size, struct ismfs_p
 		free(procs);
 		return err;
 	}
-	err = block_size(procs->fd, size, &procs->size);
+	err = block_size(procs->fd, size, &procs->size, &procs->found);
 	if (err == 0)
 		err = map_first(procs->fd, procs->size, BLOCK_SIZE, &procs->map);
 	procs->populated = BLOCK_SIZE;

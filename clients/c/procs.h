@@ -11,6 +11,7 @@ struct ismfs_procs {
 	_Atomic size_t populated; /* bytes from the start */
 	_Atomic size_t hint; /* where a free slot may be */
 	int fd;
+	bool found; /* with its size, from an opener before: in this program, or in the one that has executed it */
 };
 
 #endif

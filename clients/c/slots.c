@@ -147,7 +147,28 @@ HOT bool slot_says(const struct ismfs_procs *procs, uint32_t slot, const unsigne
 
 void slot_read(const struct ismfs_procs *procs, uint32_t slot, unsigned char b[SLOT_SIZE])
 {
-	memcpy(b, procs->map + slot, SLOT_SIZE);
+	for (size_t at = 0; at < SLOT_SIZE; at += 8) {
+		uint64_t eight = atomic_load_explicit(word64(procs, slot + at), memory_order_relaxed);
+
+		memcpy(b + at, &eight, 8);
+	}
+}
+
+/* Slots are taken from the first page on, so where none of a page was ever taken there are no more. */
+void slots_found(struct ismfs_procs *procs, void (*f)(struct ismfs_procs *procs, uint32_t slot))
+{
+	bool any = procs->found;
+
+	for (size_t at = FIRST_SLOT, end = PAGE; any && end <= procs->size && populate_to(procs, end); end += PAGE) {
+		any = false;
+		for (; at < end; at += SLOT_SIZE) {
+			if (atomic_load(word32(procs, at)) == 0)
+				continue;
+			any = true;
+			f(procs, (uint32_t)at);
+		}
+	}
+	procs->found = false;
 }
 
 void slot_free(struct ismfs_procs *procs, uint32_t slot)
