@@ -9,12 +9,14 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 
+	"github.com/ismfs/ismfs/procs"
 	"github.com/ismfs/ismfs/smc"
 	"github.com/ismfs/ismfs/tree"
 )
@@ -34,9 +36,13 @@ def often(to, family=socket.AF_INET):
         s = socket.socket(family)
         s.connect(to)
     return s
-for order in sys.stdin:
-    exec(order, globals())
+def obey():
+    for order in sys.stdin:
+        exec(order, globals())
+        print("done", flush=True)
+if len(sys.argv) > 1: # executed by itself
     print("done", flush=True)
+obey()
 `
 
 // An obedient is such a program under smc_run.
@@ -245,4 +251,88 @@ func (d *device) serverLines(t *testing.T, ns *netns, o *obedient) {
 	d.wantLines("another in its place", port, "server", o.do(`s = l.accept()[0]; print(line(s)); print(line(t))`))
 	o.do(`s.close()`)
 	o.port = port
+}
+
+// TestRunPlain: a program with connections on TCP that closes, copies and forks at once (preload/test/plain.c). Without -d, which takes the longer way.
+func TestRunPlain(t *testing.T) {
+	d := mountDevice(t)
+	needOption(t, d)
+	program := filepath.Join(bin, "smc-run-test")
+	d.wantPlain(func() { d.run(asItIs, program, "plain") })
+	d.wantPlain(func() { d.run(asItIs, filepath.Join(bin, "smc_run"), program, "plain") })
+	if conns := d.Read("conns"); conns != "" {
+		t.Errorf("conns still has\n%s", conns)
+	}
+}
+
+// TestRunLinesExec: a program that executes another one leaves its lines to it, and none more.
+func TestRunLinesExec(t *testing.T) {
+	need(t, "python3")
+	d := mountDevice(t)
+	needOption(t, d)
+	ns := ownNetns(t)
+	port := plainServer(t, ns, "tcp4", "127.0.0.1:0")
+	o := d.startObedient(ns)
+	one := o.do(`s = often(("127.0.0.1", %s)); t = often(("127.0.0.1", %s)); s.set_inheritable(True); n = s.fileno(); print(line(s))`, port, port)
+	for range 3 {
+		o.do(`os.execv(sys.executable, [*sys.orig_argv[:3], str(n)])`)
+		d.wantLines("executed", port, "client", one)
+		o.do(`s = socket.socket(fileno=int(sys.argv[1])); n = s.fileno(); u = often(("127.0.0.1", %s)); v = often(("127.0.0.1", %s)); x, y = line(u), line(v)`, port, port)
+		d.wantLines("and more", port, "client", one+o.do(`print(x); print(y)`))
+		if n := d.slotsToFind(d.connsTo(port)[0]); n > 3 {
+			t.Errorf("%d slots of 3 connections", n)
+		}
+	}
+	d.wantLines("its number once more", port, "client", o.do(`u.close(); v.close(); s.close(); s = often(("127.0.0.1", %s)); print(line(s))`, port))
+	o.do(`s.close()`)
+	d.wantLines("none", port, "client", "")
+}
+
+// slotsToFind returns how many slots of a process tell a descriptor.
+func (d *device) slotsToFind(c tree.Conn) (n int) {
+	d.t.Helper()
+	b, err := os.ReadFile(d.Path("procs", strconv.FormatUint(uint64(c.ProcessID), 10)))
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	for slot := range slices.Chunk(b[procs.OffSlots:], procs.SlotLen) {
+		if _, c, _, err := procs.ParseSlot(slot); err == nil && c != nil && c.Descriptor != 0 {
+			n++
+		}
+	}
+	return n
+}
+
+// TestRunLinesLeaderGone: the other threads of a process have its connections when its first one has ended.
+func TestRunLinesLeaderGone(t *testing.T) {
+	need(t, "python3")
+	d := mountDevice(t)
+	needOption(t, d)
+	ns := ownNetns(t)
+	port := plainServer(t, ns, "tcp4", "127.0.0.1:0")
+	o := d.startObedient(ns)
+	one := o.do(`s = often(("127.0.0.1", %s)); print(line(s))`, port)
+	o.do(`import threading; threading.Thread(target=lambda: (print("done", flush=True), obey())).start(); ctypes.CDLL(None).syscall(%d, 0)`, syscall.SYS_EXIT)
+	waitFor(t, "the thread's end", func() error {
+		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", d.connsTo(port)[0].PID))
+		if _, state, _ := strings.Cut(string(stat), ") "); err != nil || !strings.HasPrefix(state, "Z") {
+			return fmt.Errorf("it is %q, %v", stat, err)
+		}
+		return nil
+	})
+	d.wantLines("without its leader", port, "client", one)
+}
+
+// TestRunLinesSetuid: a process that changes its uid when it has a block says itself what it has, once the daemon has found that it may not look any more.
+func TestRunLinesSetuid(t *testing.T) {
+	need(t, "python3", "setpriv")
+	d := mountDeviceBy(t, []string{"setpriv", "--bounding-set=-dac_override,-dac_read_search"}, tempDir(t))
+	needOption(t, d)
+	ns := ownNetns(t)
+	port := plainServer(t, ns, "tcp4", "127.0.0.1:0")
+	o := d.startObedient(ns)
+	d.wantLines("before", port, "client", o.do(`s = often(("127.0.0.1", %s)); print(line(s))`, port))
+	o.do(`os.setgroups([]); os.setgid(65534); os.setuid(65534)`)
+	d.wantLines("changed", port, "client", "")
+	d.wantLines("after", port, "client", o.do(`t = often(("127.0.0.1", %s)); print(line(t))`, port))
 }

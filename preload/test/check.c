@@ -177,6 +177,8 @@ int main(int argc, char **argv)
 		test_handlers();
 	} else if (argc > 1 && strcmp(argv[1], "late") == 0) {
 		test_late();
+	} else if (argc > 1 && strcmp(argv[1], "plain") == 0) {
+		test_plain();
 	} else {
 		if (argc > 1 && strcmp(argv[1], "six") == 0)
 			family = AF_INET6;

@@ -72,6 +72,8 @@ pid_t start_client(int listener);
 void test_ends(void);
 void test_early(void);
 void test_late(void);
+/* Connections on TCP. */
+void test_plain(void);
 
 /* What signal handlers do with a connection that is in use. How much a peer gets that ends so is open. */
 void test_handlers(void);
