@@ -456,13 +456,6 @@ static HOT int accept_from(int fd, struct sockaddr *from, socklen_t *size, int f
 	return made;
 }
 
-/* A listener that is left alone has accepted. */
-APART static int not_listed(int fd)
-{
-	plain_unlist(fd);
-	return fd;
-}
-
 static HOT int accept_with(int fd, struct sockaddr *from, socklen_t *size, int flags)
 {
 	socklen_t room = size != NULL ? *size : 0;
@@ -481,7 +474,7 @@ static HOT int accept_with(int fd, struct sockaddr *from, socklen_t *size, int f
 			*size = room;
 		made = listener != NULL && wait_for_client(listener, fd) < 0 ? -1 : accept_from(fd, from, size, flags, &peer);
 		if (listener == NULL)
-			return not_listed(made);
+			return made;
 		kept = made < 0 || take(made, flags, listener, &peer);
 		if (made >= 0) {
 			sock_put(listener);

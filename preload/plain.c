@@ -12,7 +12,7 @@
 #include "sock.h"
 #include "table.h"
 
-/* Lines of numbers that are closed stay, so not all that there is room for may become such. */
+/* A number keeps its line, so not all that there is room for may become such. */
 enum { NUMBERS = 4096 };
 enum { LINE_ROLE = 5, LINE_REASON = 68, LINE_NUMBER = 76 };
 
@@ -167,7 +167,6 @@ static void keep(int fd, struct device *d)
 		return;
 	}
 	sock_describe(s, fd);
-	plain_unlist(fd);
 	sock_put(s);
 }
 
@@ -191,17 +190,4 @@ void plain_keep_all(void)
 {
 	for (int fd = 0, end = table_end(); fd < end; fd++)
 		plain_keep(fd);
-}
-
-void plain_unlist(int fd)
-{
-	struct device *d;
-	uint32_t line;
-
-	if ((unsigned int)fd >= TABLE_SIZE || atomic_load_explicit(&table[fd].line, memory_order_relaxed) == 0 || !process_is_ours())
-		return;
-	d = atomic_load(&listing);
-	line = atomic_exchange(&table[fd].line, 0);
-	if (line != 0 && d != NULL)
-		slot_free(d->procs, line);
 }

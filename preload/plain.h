@@ -3,8 +3,8 @@
  * Connections on TCP of which nothing else is to be known: neither more descriptors, nor processes, nor an end to be told. Programs that have
  * a connection for each request pay for all that is kept of one, so of these it is a note in the table and a line in conns that says nothing
  * but the descriptor's number, the peer and the reason. The device finds the socket by the number when conns is read; a line whose
- * descriptor is closed, or no connection on TCP by now, is not shown. So close leaves it as it is, and the next connection of that number, often to
- * the same peer, finds it written.
+ * descriptor is closed, no connection on TCP by now, or one that another line says all of, is not shown. So it stays as it is whatever becomes of
+ * the number, and the next connection there, often to the same peer, finds it written.
  */
 #ifndef PRELOAD_PLAIN_H
 #define PRELOAD_PLAIN_H
@@ -81,9 +81,6 @@ void plain_not_again(void);
 /* There will be another descriptor or process that has it: a sock in place of the note. */
 void plain_keep(int fd);
 void plain_keep_all(void);
-
-/* The number is something else now: its line goes. */
-void plain_unlist(int fd);
 
 /* In a child of fork: the lines are its parent's. */
 void plain_forked(void);

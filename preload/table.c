@@ -5,7 +5,6 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#include "plain.h"
 #include "real.h"
 #include "sock.h"
 #include "table.h"
@@ -64,7 +63,6 @@ void table_set(int fd, struct sock *s, bool plain)
 	if (fd >= atomic_load_explicit(&table_reach, memory_order_relaxed))
 		table_reach_to(fd);
 	atomic_store_explicit(&table[fd].sock, (uintptr_t)s | (plain ? TABLE_PLAIN : 0), memory_order_release);
-	plain_unlist(fd);
 }
 
 void table_more(int fd)
