@@ -16,6 +16,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ismfs/ismfs/procs"
 )
 
@@ -106,22 +108,34 @@ func (f *socketFinder) find(p *described, most int) (barred bool) {
 			continue
 		}
 		numbers[c.Descriptor] = true
-		inode, err := socketInode(p.task, c.Descriptor-1)
-		barred = barred || errors.Is(err, fs.ErrPermission)
-		if inode == 0 || inodes[inode] {
-			continue
+		ok, err := f.fill(p, c, inodes)
+		if err != nil { // it would be so for each of its sockets
+			p.conns = found
+			return errors.Is(err, fs.ErrPermission)
 		}
-		inodes[inode] = true
-		s, err := f.look(p, inode)
-		barred = barred || errors.Is(err, fs.ErrPermission)
-		if err != nil {
-			continue
+		if ok {
+			found = append(found, c)
 		}
-		s.describe(c, inode)
-		found = append(found, c)
 	}
 	p.conns = found
-	return barred
+	return false
+}
+
+// fill fills in one connection; false: it is none, or its inode is among those that are listed.
+func (f *socketFinder) fill(p *described, c *procs.Conn, listed map[uint64]bool) (bool, error) {
+	inode, err := socketInode(p.task, c.Descriptor-1)
+	if errors.Is(err, fs.ErrPermission) {
+		return false, err
+	}
+	if inode == 0 || listed[inode] {
+		return false, nil
+	}
+	listed[inode] = true
+	s, ok, err := f.look(p, inode)
+	if ok {
+		s.describe(c, inode)
+	}
+	return ok, err
 }
 
 // describe fills in what the kernel says. The peer, too: a program of eBPF can have led the connection elsewhere than its process
@@ -160,8 +174,8 @@ type socketTable struct {
 	read    int                  // of tcpTables
 }
 
-// look returns the connection with an inode. Error: ErrNotExist, there is none, or the process has just exited.
-func (f *socketFinder) look(p *described, inode uint64) (tcpSocket, error) {
+// look returns the connection with an inode, if there is one.
+func (f *socketFinder) look(p *described, inode uint64) (s tcpSocket, ok bool, err error) {
 	t := f.tables[p.netNS]
 	if t == nil {
 		t = &socketTable{sockets: make(map[uint64]tcpSocket)}
@@ -172,14 +186,14 @@ func (f *socketFinder) look(p *described, inode uint64) (tcpSocket, error) {
 	}
 	for {
 		if s, ok := t.sockets[inode]; ok {
-			return s, nil
+			return s, true, nil
 		}
 		if t.read == len(tcpTables) {
-			return tcpSocket{}, fs.ErrNotExist
+			return tcpSocket{}, false, nil
 		}
 		more, err := f.readTable(p, tcpTables[t.read])
 		if err != nil {
-			return tcpSocket{}, err
+			return tcpSocket{}, false, err
 		}
 		maps.Copy(t.sockets, more)
 		t.read++
@@ -196,8 +210,11 @@ func (f *socketFinder) readTable(p *described, name string) (map[uint64]tcpSocke
 	if err != nil {
 		return nil, err
 	}
-	if ns, err := namespaceOf(p.task, "net"); err != nil || ns != p.netNS {
-		return nil, fs.ErrNotExist
+	switch ns, err := namespaceOf(p.task, "net"); {
+	case err != nil:
+		return nil, err
+	case ns != p.netNS:
+		return nil, unix.ESRCH
 	}
 	return sockets, nil
 }

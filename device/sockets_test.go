@@ -5,8 +5,6 @@ package device
 import (
 	"bufio"
 	"encoding/binary"
-	"errors"
-	"io/fs"
 	"maps"
 	"net"
 	"net/netip"
@@ -206,11 +204,11 @@ func TestTablesOfOneGone(t *testing.T) {
 	}
 	var f socketFinder
 	for name, p := range map[string]*described{"gone": {task: c.TID, netNS: ns}, "moved": {task: task, netNS: ns + 1}} {
-		if s, err := f.look(p, inodeOf(t, six)); !errors.Is(err, fs.ErrNotExist) {
+		if s, ok, err := f.look(p, inodeOf(t, six)); ok || err == nil {
 			t.Errorf("of one that has %s: %+v, %v", name, s, err)
 		}
 	}
-	if s, err := f.look(&described{task: task, netNS: ns}, inodeOf(t, six)); err != nil || s.local.String() != six.LocalAddr().String() {
+	if s, ok, err := f.look(&described{task: task, netNS: ns}, inodeOf(t, six)); err != nil || !ok || s.local.String() != six.LocalAddr().String() {
 		t.Errorf("of another: %+v, %v", s, err)
 	}
 }
