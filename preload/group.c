@@ -26,7 +26,6 @@ bool groups_any(void)
 	return atomic_load_explicit(&has_groups, memory_order_relaxed);
 }
 
-
 /* In the kernel's steps, from where hardly any other process begins: the low byte is for the links of SMC-R. */
 static uint32_t next_id(void)
 {
