@@ -109,13 +109,13 @@ class Bench:
             raise RuntimeError(f"{command}: SMC-D was {'not ' if smc and agrees else ''}used")
         return out
 
-    def run(self, command, title):
+    def run(self, command, what):
         how = {"env": self.env, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         if self.profiles is None:
             return subprocess.run(command, **how)
         with tempfile.NamedTemporaryFile(prefix="ismfs-bench-") as profile:
             done = subprocess.run([*RECORD, profile.name, "--", *command], **how)
-            self.profiles.append((title, shares(profile.name)))
+            self.profiles.append((what, shares(profile.name)))
         return done
 
     def pingpong(self, smc, cpus):
@@ -247,8 +247,8 @@ def print_profiles(bench, rows, places):
                 getattr(bench, row)(smc, cpus)
                 both.append(bench.profiles)
             bench.profiles = None
-            for (title, tcp), (_, smcd) in zip(*both):
-                print(f"\nWhere the time of the CPUs goes, in %: {title}, {place}\n\n| | TCP | SMC-D |\n|---|---|---|")
+            for (what, tcp), (_, smcd) in zip(*both):
+                print(f"\nWhere the time of the CPUs goes, in %: {what}, {place}\n\n| | TCP | SMC-D |\n|---|---|---|")
                 for where in sorted(tcp | smcd, key=lambda w: -tcp[w] - smcd[w]):
                     if tcp[where] + smcd[where] >= 1:
                         print(f"| {where} | {tcp[where]:.1f} | {smcd[where]:.1f} |")

@@ -5,6 +5,7 @@ package libsmc
 import (
 	"errors"
 	"os"
+	"slices"
 	"sync"
 	"time"
 )
@@ -36,12 +37,14 @@ func becomeLate(c *Conn) {
 func noLongerLate(c *Conn) {
 	late.mu.Lock()
 	defer late.mu.Unlock()
-	for i, other := range late.conns {
-		if other == c {
-			late.conns = append(late.conns[:i], late.conns[i+1:]...)
-			return
-		}
+	late.conns = without(late.conns, c)
+}
+
+func without(conns []*Conn, c *Conn) []*Conn {
+	if i := slices.Index(conns, c); i >= 0 {
+		return slices.Delete(conns, i, i+1)
 	}
+	return conns
 }
 
 // awaitClient gives a client clcTimeout for its next message: from now on, or, if it may be late, from when that begins.

@@ -224,12 +224,7 @@ func (l *Listener) serve(c *Conn) {
 func (l *Listener) served(c *Conn) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for i, p := range l.pending {
-		if p == c {
-			l.pending = append(l.pending[:i], l.pending[i+1:]...)
-			break
-		}
-	}
+	l.pending = without(l.pending, c)
 	if c.err != nil {
 		return // and closed
 	}

@@ -38,17 +38,21 @@ static uint64_t hash_of(const union address *a)
 	return mix(mix(hash, a->six.sin6_addr.s6_addr, 8), a->six.sin6_addr.s6_addr + 8, 8);
 }
 
-/* Its place, and in *word what that says of it: 0, if it is another's. */
-static _Atomic uint64_t *find(const union address *a, uint64_t *hash, uint64_t *word)
+/* What is known of one; 0: nothing. */
+static uint64_t word_of(const union address *a)
 {
-	_Atomic uint64_t *place;
+	uint64_t hash, word;
 
-	*hash = hash_of(a);
-	place = &servers[*hash % SERVERS];
-	*word = atomic_load_explicit(place, memory_order_relaxed);
-	if (*word >> 32 != *hash >> 32)
-		*word = 0;
-	return place;
+	if (!address_known(a))
+		return 0;
+	hash = hash_of(a);
+	word = atomic_load_explicit(&servers[hash % SERVERS], memory_order_relaxed);
+	return word >> 32 == hash >> 32 ? word : 0;
+}
+
+static unsigned int count_of(uint64_t word)
+{
+	return word >> TIME_BITS & count_mask;
 }
 
 static uint64_t now_ms(void)
@@ -56,62 +60,47 @@ static uint64_t now_ms(void)
 	return (uint64_t)now_ns() / 1000000 & time_mask;
 }
 
-bool servers_plain(const union address *a)
+static void note(const union address *a, unsigned int count)
 {
-	uint64_t hash, word;
+	uint64_t hash;
 
 	if (!address_known(a))
-		return false;
-	(void)find(a, &hash, &word);
-	return (word >> TIME_BITS & count_mask) == ENOUGH && ((now_ms() - word) & time_mask) < FOR_MS;
+		return;
+	hash = hash_of(a);
+	atomic_store_explicit(&servers[hash % SERVERS], hash >> 32 << 32 | (uint64_t)count << TIME_BITS | now_ms(), memory_order_relaxed);
+}
+
+bool servers_plain(const union address *a)
+{
+	uint64_t word = word_of(a);
+
+	return count_of(word) == ENOUGH && ((now_ms() - word) & time_mask) < FOR_MS;
 }
 
 void servers_said_plain(const union address *a)
 {
-	uint64_t hash, word, count;
-	_Atomic uint64_t *place;
+	unsigned int count = count_of(word_of(a));
 
-	if (!address_known(a))
-		return;
-	place = find(a, &hash, &word);
-	count = (word >> TIME_BITS & count_mask) + 1;
-	if (count > ENOUGH)
-		count = ENOUGH;
-	atomic_store_explicit(place, hash >> 32 << 32 | count << TIME_BITS | now_ms(), memory_order_relaxed);
+	note(a, count < ENOUGH ? count + 1 : ENOUGH);
 }
 
 void servers_said_other(const union address *a)
 {
-	uint64_t hash, word;
-	_Atomic uint64_t *place;
-
 	plain_not_again();
-	if (!address_known(a))
-		return;
-	place = find(a, &hash, &word);
-	if ((word >> TIME_BITS & count_mask) != 0)
-		atomic_store_explicit(place, 0, memory_order_relaxed);
+	if (count_of(word_of(a)) != 0)
+		atomic_store_explicit(&servers[hash_of(a) % SERVERS], 0, memory_order_relaxed);
 }
 
 void servers_took_up(const union address *a)
 {
-	uint64_t hash, word;
-	_Atomic uint64_t *place;
-
-	if (!address_known(a))
-		return;
-	place = find(a, &hash, &word);
-	atomic_store_explicit(place, hash >> 32 << 32 | now_ms(), memory_order_relaxed);
+	note(a, 0);
 }
 
 int64_t servers_taken_up_at(const union address *a)
 {
-	uint64_t hash, word;
+	uint64_t word = word_of(a);
 
-	if (!address_known(a))
-		return 0;
-	(void)find(a, &hash, &word);
-	if (word == 0 || (word >> TIME_BITS & count_mask) != 0)
+	if (word == 0 || count_of(word) != 0)
 		return 0;
 	return now_ns() - (int64_t)((now_ms() - word) & time_mask) * 1000000;
 }

@@ -228,8 +228,8 @@ func TestHostileAcceptCuts(t *testing.T) {
 	s.finish(0, want)
 }
 
-// TestHostileSilence: at each step of the handshake the other one says nothing more. A server gives up after 6 seconds, and
-// serves others meanwhile; a client waits for as long as its program does.
+// TestHostileSilence: at each step of the handshake the other one says nothing more. A server gives up a message that has begun after 6
+// seconds, waits for one that has not (TestSilentClients: for how many), and serves others meanwhile; a client waits for as long as its program does.
 func TestHostileSilence(t *testing.T) {
 	s := newScene(t)
 	p := s.a.Proposal()
@@ -238,13 +238,14 @@ func TestHostileSilence(t *testing.T) {
 	steps := []struct {
 		name   string
 		accept bool // after the victim's Accept
+		late   bool // as a client under smc_run may be
 		b      []byte
 	}{
-		{"before the first byte", false, nil},
-		{"in the header", false, encoded(&p)[:5]},
-		{"in the Proposal", false, encoded(&p)[:100]},
-		{"before the Confirm", true, nil},
-		{"in the Confirm", true, encoded(&confirm)[:100]},
+		{"before the first byte", false, true, nil},
+		{"in the header", false, false, encoded(&p)[:5]},
+		{"in the Proposal", false, false, encoded(&p)[:100]},
+		{"before the Confirm", true, true, nil},
+		{"in the Confirm", true, false, encoded(&confirm)[:100]},
 	}
 	began := time.Now()
 	var all []*assault
@@ -268,12 +269,25 @@ func TestHostileSilence(t *testing.T) {
 		t.Errorf("a second's deadline and an honest handshake took %v", took)
 	}
 	for i, c := range all {
+		if steps[i].late {
+			continue
+		}
 		if r, _ := c.judged(); r != ends {
 			t.Errorf("silent %s: the victim answers %v", steps[i].name, r)
 		}
 		if took := time.Since(began); took < 5*time.Second || took > 10*time.Second {
 			t.Errorf("silent %s: the server gives up after %v", steps[i].name, took)
 		}
+	}
+	for i, c := range all {
+		if !steps[i].late {
+			continue
+		}
+		wantError(t, "SetDeadline", c.SetDeadline(moment), nil)
+		if r, _ := c.judged(); r != fine {
+			t.Errorf("silent %s: the victim answers %v", steps[i].name, r)
+		}
+		wantError(t, "Close", c.Close(), nil)
 	}
 	if i := patient.Info(); i.Mode != libsmc.Handshaking {
 		t.Errorf("a client without a deadline: %s", i)
@@ -297,7 +311,7 @@ func TestHostileFlood(t *testing.T) {
 	for i := range 400 {
 		c := s.a.Attack(s.l)
 		wantError(t, "SetDeadline", c.SetDeadline(2*patience), nil)
-		c.say(encoded(&p)[:rand.IntN(p.Len())])
+		c.say(encoded(&p)[:1+rand.IntN(p.Len()-1)])
 		all = append(all, c)
 		want.ServerErrors++
 		if i%20 == 0 {

@@ -170,6 +170,40 @@ static void read_much(int fd)
 	}
 }
 
+/* The server's end in a child, which writes much. */
+static pid_t write_in_child(struct pair p)
+{
+	pid_t child = fork();
+
+	check(child >= 0);
+	if (child == 0) {
+		check(close(p.client) == 0);
+		write_much(p.server);
+		_exit(0);
+	}
+	check(close(p.server) == 0);
+	return child;
+}
+
+/* One that reads to the end, and then says how much that was. */
+static pid_t count_in_child(struct pair p)
+{
+	unsigned long long got = 0;
+	pid_t child = fork();
+	ssize_t n;
+
+	check(child >= 0);
+	if (child == 0) {
+		check(close(p.client) == 0);
+		while ((n = read(p.server, piece, PIECE)) > 0)
+			got += (unsigned long long)n;
+		write_all(p.server, &got, sizeof(got));
+		_exit(0);
+	}
+	check(close(p.server) == 0);
+	return child;
+}
+
 static void writes_while_it_reads(void)
 {
 	struct pair p = pair_open();
@@ -230,19 +264,10 @@ static void reads_while_it_writes(void)
 static void writes_while_it_writes(void)
 {
 	struct pair p = pair_open();
-	unsigned long long got = 0;
-	pid_t child = fork();
+	pid_t child = count_in_child(p);
+	unsigned long long got;
 	ssize_t n;
 
-	check(child >= 0);
-	if (child == 0) {
-		check(close(p.client) == 0);
-		while ((n = read(p.server, piece, PIECE)) > 0)
-			got += (unsigned long long)n;
-		write_all(p.server, &got, sizeof(got));
-		_exit(0);
-	}
-	check(close(p.server) == 0);
 	connection = p.client;
 	handle(writes);
 	ring_every(500);
@@ -314,16 +339,10 @@ static void looks(int n)
 static void looks_while_it_reads(void)
 {
 	struct pair p = pair_open();
-	pid_t child = fork();
+	pid_t child = write_in_child(p);
 
-	check(child >= 0);
-	if (child == 0) {
-		check(close(p.client) == 0);
-		write_much(p.server);
-		_exit(0);
-	}
 	set_of_handler = epoll_create1(EPOLL_CLOEXEC);
-	check(close(p.server) == 0 && set_of_handler >= 0);
+	check(set_of_handler >= 0);
 	connection = p.client;
 	handle(looks);
 	ring_every(500);
@@ -396,19 +415,10 @@ static void shuts_while_it_writes(void)
 	check(signal(SIGPIPE, SIG_IGN) != SIG_ERR);
 	for (int i = 0; i < TRIES; i++) {
 		struct pair p = pair_open();
-		unsigned long long put = 0, got = 0;
-		pid_t child = fork();
+		pid_t child = count_in_child(p);
+		unsigned long long put = 0, got;
 		ssize_t n;
 
-		check(child >= 0);
-		if (child == 0) {
-			check(close(p.client) == 0);
-			while ((n = read(p.server, piece, PIECE)) > 0)
-				got += (unsigned long long)n;
-			write_all(p.server, &got, sizeof(got));
-			_exit(0);
-		}
-		check(close(p.server) == 0);
 		connection = p.client;
 		handle(shuts);
 		ring_once(i);
@@ -499,15 +509,8 @@ static void handlers_as_they_are_set(void)
 	check(sigaction(SIGUSR1, &full, &old) == 0 && old.sa_handler == reads && (old.sa_flags & (int)SA_RESTART));
 	check(sigaction(SIGUSR1, NULL, &old) == 0 && old.sa_sigaction == tells && (old.sa_flags & SA_SIGINFO));
 	check(sigismember(&old.sa_mask, SIGUSR2) == 1 && sigismember(&old.sa_mask, SIGINT) == 0);
-	child = fork();
-	check(child >= 0);
-	if (child == 0) {
-		check(close(p.client) == 0);
-		write_much(p.server);
-		_exit(0);
-	}
-	check(sigaction(SIGRTMIN, &full, NULL) == 0);
-	check(close(p.server) == 0 && pthread_create(&other, NULL, queue, &self) == 0);
+	child = write_in_child(p);
+	check(sigaction(SIGRTMIN, &full, NULL) == 0 && pthread_create(&other, NULL, queue, &self) == 0);
 	read_much(p.client);
 	check(pthread_join(other, NULL) == 0 && last == SIGRTMIN && value == 1000 && signal(SIGRTMIN, SIG_DFL) != SIG_ERR);
 	ended_well(child);
@@ -545,14 +548,8 @@ static void two_at_once(void)
 	counts[0] = counts[1] = 0;
 	check(sigemptyset(&blocked) == 0 && sigaddset(&blocked, SIGRTMIN) == 0 && sigaddset(&blocked, SIGTRAP) == 0);
 	check(pthread_sigmask(SIG_BLOCK, &blocked, &was) == 0 && raise(SIGRTMIN) == 0 && raise(SIGTRAP) == 0);
-	child = fork();
-	check(child >= 0);
-	if (child == 0) {
-		check(close(p.client) == 0);
-		write_much(p.server);
-		_exit(0);
-	}
-	check(close(p.server) == 0 && sigaction(SIGUSR1, &action, NULL) == 0 && sigaction(SIGUSR2, &action, NULL) == 0);
+	child = write_in_child(p);
+	check(sigaction(SIGUSR1, &action, NULL) == 0 && sigaction(SIGUSR2, &action, NULL) == 0);
 	one = every(SIGUSR1, 300);
 	two = every(SIGUSR2, 300);
 	read_much(p.client);

@@ -80,16 +80,22 @@ static void forked(void)
 }
 
 /* A child that only has copies, and goes: as Redis saves in the background. */
-static void child_goes(void)
+static void child_comes_and_goes(void)
 {
-	struct pair p = pair_open();
-	char byte;
 	pid_t child = fork();
 
 	check(child >= 0);
 	if (child == 0)
 		_exit(0);
 	wait_for(child);
+}
+
+static void child_goes(void)
+{
+	struct pair p = pair_open();
+	char byte;
+
+	child_comes_and_goes();
 	write_all(p.client, "x", 1);
 	read_all(p.server, &byte, 1);
 	write_all(p.server, "x", 1);
@@ -193,12 +199,8 @@ static void set_beside_another(void)
 	struct pair p = pair_open(), q = pair_open();
 	int set = set_with(p.server), other = set_with(q.server);
 	pthread_t first;
-	pid_t child = fork();
 
-	check(child >= 0);
-	if (child == 0)
-		_exit(0);
-	wait_for(child);
+	child_comes_and_goes();
 	pair_close(p);
 	check(pthread_create(&first, NULL, wait_in_set, &set) == 0);
 	usleep(100000);
@@ -309,12 +311,7 @@ static void closed_while_forking(void)
 		pairs[i] = pair_open();
 	check(pthread_create(&closer, NULL, close_some, pairs) == 0);
 	do {
-		pid_t child = fork();
-
-		check(child >= 0);
-		if (child == 0)
-			_exit(0);
-		wait_for(child);
+		child_comes_and_goes();
 	} while (pthread_tryjoin_np(closer, NULL) != 0);
 	for (int i = 0; i < CLOSED; i++) {
 		struct pollfd p = { .fd = pairs[i].server, .events = POLLIN };
