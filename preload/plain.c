@@ -151,23 +151,38 @@ static bool is_connection(int fd)
 	return getpeername(fd, (struct sockaddr *)&a, &size) == 0 && is_tcp(fd);
 }
 
-/* The number may be closed meanwhile, and even be another connection. */
-static void keep(int fd, struct device *d)
+static void describe(struct sock *s, int fd, struct device *d)
 {
 	unsigned char b[SLOT_SIZE];
-	struct sock *s;
 
 	slot_read(d->procs, atomic_load(&table[fd].line), b);
-	s = sock_new(SOCK_PLAIN, b[LINE_ROLE] == 1);
+	s->shared->client = b[LINE_ROLE] == 1;
+	memcpy(&s->shared->reason, b + LINE_REASON, 4);
+	sock_describe(s, fd);
+}
+
+/* Under the lock that whoever closes the number has to take once a sock is there: what is described is what was noted, and is there still. */
+static void keep(int fd, struct device *d)
+{
+	struct sock *s = sock_new(SOCK_PLAIN, true);
+	uintptr_t entry = (uintptr_t)s | TABLE_PLAIN;
+	bool kept;
+
 	if (s == NULL)
 		return;
-	memcpy(&s->shared->reason, b + LINE_REASON, 4);
-	if (!table_swap(fd, NOTE_TCP, (uintptr_t)s | TABLE_PLAIN)) {
-		sock_discard(s);
-		return;
+	lock_take(&ends_lock);
+	kept = table_swap(fd, NOTE_TCP, entry);
+	if (kept && s->device == d && is_connection(fd)) {
+		describe(s, fd, d);
+	} else if (kept) {
+		(void)table_swap(fd, entry, NOTE_NONE);
+		kept = false;
 	}
-	sock_describe(s, fd);
-	sock_put(s);
+	lock_release(&ends_lock);
+	if (kept)
+		sock_put(s);
+	else
+		sock_discard(s);
 }
 
 void plain_keep(int fd)
@@ -178,7 +193,7 @@ void plain_keep(int fd)
 	if (table_noted(fd, NOTE_FRESH)) {
 		(void)table_swap(fd, NOTE_FRESH, NOTE_NONE);
 	} else if (table_noted(fd, NOTE_TCP)) {
-		if (d != NULL && atomic_load(&table[fd].line) != 0 && d == device_current() && is_connection(fd))
+		if (d != NULL && atomic_load(&table[fd].line) != 0 && d == device_current())
 			keep(fd, d);
 		else
 			(void)table_swap(fd, NOTE_TCP, NOTE_NONE);
