@@ -79,7 +79,7 @@ func provideCommands() error {
 
 // ofPrograms are what tests of smc_run need (make preload-test), in a directory.
 func ofPrograms(dir string) (paths []string) {
-	for _, name := range []string{"smc_run", "libsmc-preload.so", "smc-run-test", "smc-run-test-fortified", "smc-run-stress", "smc-run-mixed"} {
+	for _, name := range []string{"smc_run", "libsmc-preload.so", "smc-run-test", "smc-run-test-fortified", "smc-run-stress", "smc-run-mixed", "smc-run-parts"} {
 		paths = append(paths, filepath.Join(dir, name))
 	}
 	return paths
