@@ -79,7 +79,7 @@ AS_ROOT  = -exec 'sudo --preserve-env=ISMFS_TEST_BIN,ISMFS_SOAK,CI,GOMAXPROCS'
 endif
 
 # Programs in C with C at both ends heed neither the race detector nor GOMAXPROCS: they are run once.
-IN_C = ^TestRun(Apart|Batch|Calls|CallsFortified|CallsSix|Combinations|Early|Fallbacks|Handlers|Haproxy|LateClient|Memcached|Mixed|Nginx|OneCPU|Plain|Postgres|Redis|Sanitized|Sockperf|Stress)$$
+IN_C = ^TestRun(Apart|Batch|Calls|CallsFortified|CallsSix|Combinations|Early|Fallbacks|Handlers|Haproxy|LateClient|Memcached|Mixed|Nginx|OneCPU|Parts|Plain|Postgres|Redis|Sanitized|Sockperf|Stress)$$
 SKIP = $(if $(RACE)$(GOMAXPROCS),-skip '$(IN_C)')
 
 # The packages may run beside one another, but for tests, some of which want the only device there is.

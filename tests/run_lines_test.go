@@ -265,6 +265,13 @@ func TestRunPlain(t *testing.T) {
 	}
 }
 
+// TestRunParts: what the library knows of plain connections, when the processor's clock jumps, and when another thread finds out otherwise meanwhile.
+func TestRunParts(t *testing.T) {
+	if out, err := exec.Command(filepath.Join(bin, "smc-run-parts")).CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
 // TestRunLinesExec: a program that executes another one leaves its lines to it, and none more.
 func TestRunLinesExec(t *testing.T) {
 	need(t, "python3")

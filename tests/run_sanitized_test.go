@@ -38,6 +38,7 @@ func TestRunSanitized(t *testing.T) {
 			}
 			d.run(asItIs, "env", options, filepath.Join(dir, "smc-run-test-"+sanitizer), "early")
 			d.run(asItIs, "env", options, filepath.Join(dir, "smc-run-test-"+sanitizer), "plain")
+			d.run(asItIs, "env", options, filepath.Join(dir, "smc-run-parts-"+sanitizer))
 			d.WantCount(0)
 			d.wantSMC(50, func() { d.run(asItIs, "env", options, filepath.Join(dir, "smc-run-mixed-"+sanitizer), "1000") })
 			d.WantCount(0)

@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Parts of the library by themselves, at moments that no program can choose: this one has the library's objects in it. */
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "../../clients/c/procs.h"
+#include "../../clients/c/smc.h"
+#include "../plain.h"
+#include "check.h"
+
+static const uint64_t long_time = UINT64_C(1) << 40;
+
+void check_failed(const char *file, int line, const char *what)
+{
+	fprintf(stderr, "%s:%d: not so: %s\n", file, line, what);
+	exit(1);
+}
+
+void run(const char *name, void (*test)(void))
+{
+	fprintf(stderr, "%s\n", name);
+	test();
+}
+
+static void wait_ticks(uint64_t from, uint64_t n)
+{
+	while (ticks() - from < n)
+		;
+}
+
+/* ---- devices, which find sockets by their descriptors ---- */
+
+enum { BLOCK = 8192, HEAD_DOES = 32 };
+
+static struct device *device_new(void)
+{
+	struct device *d = calloc(1, sizeof(*d));
+	struct ismfs_procs *procs = calloc(1, sizeof(*procs));
+
+	check(d != NULL && procs != NULL);
+	procs->size = procs->populated = BLOCK;
+	procs->map = aligned_alloc(4096, BLOCK);
+	check(procs->map != NULL);
+	memset(procs->map, 0, BLOCK);
+	procs->map[HEAD_DOES] = 1;
+	d->procs = procs;
+	return d;
+}
+
+static const union address peer = { .four = { .sin_family = AF_INET, .sin_port = 0x1234, .sin_addr.s_addr = 0x0100007f } };
+
+static bool list(int fd, struct device *d)
+{
+	return plain_list(fd, d, true, SMC_DECL_PEERNOSMC, &peer);
+}
+
+/* ---- the processor's clock ---- */
+
+static void spans_end(void)
+{
+	struct shared_span s = { 0 };
+
+	check(!span_holds(&s));
+	span_put(&s, (struct span){ ticks(), long_time });
+	check(span_holds(&s));
+	span_put(&s, (struct span){ ticks() - 1000, 1000 });
+	check(!span_holds(&s));
+}
+
+/* A machine that is moved, or has slept, can have an earlier time than before. */
+static void spans_begin(void)
+{
+	struct shared_span s = { 0 };
+
+	span_put(&s, (struct span){ ticks() + long_time, long_time });
+	check(!span_holds(&s));
+}
+
+/* No span where the clock has gone on by more than any does, or back, which is the same. The kernel's is made up. */
+static void *see_jumps(void *nothing)
+{
+	int64_t now = 1000000000;
+	struct span s = ticks_span(now);
+
+	check(s.ticks == 0); /* of this thread's first time it cannot be told */
+	wait_ticks(s.from, 64000000);
+	s = ticks_span(now += 2000000);
+	check(s.ticks == 0);
+	wait_ticks(s.from, 1000000);
+	check(ticks_span(now + 1000000000).ticks != 0);
+	return nothing;
+}
+
+static void spans_of_clocks_that_jump(void)
+{
+	pthread_t thread;
+
+	check(pthread_create(&thread, NULL, see_jumps, NULL) == 0 && pthread_join(thread, NULL) == 0);
+}
+
+/* ---- the same once more ---- */
+
+static struct plain_before known(void)
+{
+	struct plain_before before = plain_before();
+
+	for (int n = 0; before.span.ticks == 0 && n < 1000; n++) {
+		usleep(3000);
+		before = plain_before();
+	}
+	check(before.span.ticks != 0);
+	return before;
+}
+
+static bool may_again(int fd)
+{
+	check(table_note(fd, NOTE_FRESH));
+	return plain_may_again(fd, &peer.any, sizeof(peer.four));
+}
+
+static void again(void)
+{
+	struct device *d = device_new();
+	struct plain_before before;
+
+	check(list(70, d));
+	check(!may_again(70));
+	before = known();
+	before.span.ticks = long_time;
+	plain_again_to(&peer, d, &before);
+	check(may_again(70) && !may_again(71));
+	plain_not_again();
+	check(!may_again(70));
+}
+
+/* While the connection came about. */
+static void not_again_since(void)
+{
+	struct device *d = device_new();
+	struct plain_before before;
+
+	check(list(70, d));
+	before = known();
+	before.span.ticks = long_time;
+	plain_not_again();
+	plain_again_to(&peer, d, &before);
+	check(!may_again(70));
+}
+
+/* What a connect that takes long has found out before is not younger by that. */
+static void not_again_later(void)
+{
+	struct device *d = device_new();
+	struct plain_before before;
+
+	check(list(70, d));
+	before = known();
+	wait_ticks(before.span.from, before.span.ticks);
+	plain_again_to(&peer, d, &before);
+	check(!may_again(70));
+}
+
+/* ---- lines ---- */
+
+static void (*meanwhile)(void);
+
+/* Other threads, when one has taken a slot. */
+uint32_t __real_slot_take(struct ismfs_procs *procs);
+uint32_t __wrap_slot_take(struct ismfs_procs *procs)
+{
+	uint32_t slot = __real_slot_take(procs);
+	void (*f)(void) = meanwhile;
+
+	meanwhile = NULL;
+	if (f != NULL)
+		f();
+	return slot;
+}
+
+static struct device *next_device;
+
+static void list_on_next(void)
+{
+	check(list(72, next_device));
+}
+
+/* What was taken on the one before is no line of the next one. */
+static void another_device_meanwhile(void)
+{
+	struct device *d = device_new();
+	uint32_t number;
+
+	next_device = device_new();
+	check(list(70, d));
+	meanwhile = list_on_next;
+	check(!list(71, d) && table[70].line == 0 && table[71].line == 0);
+	check(list(71, next_device) && table[71].line != table[72].line);
+	memcpy(&number, next_device->procs->map + table[71].line + 76, 4);
+	check(number == 71 + 1);
+}
+
+int main(void)
+{
+	RUN(another_device_meanwhile);
+	if (ticks() == 0) /* no such clock: nothing is the same once more */
+		return 0;
+	RUN(spans_end);
+	RUN(spans_begin);
+	RUN(again);
+	RUN(not_again_since);
+	RUN(not_again_later);
+	RUN(spans_of_clocks_that_jump);
+	return 0;
+}
