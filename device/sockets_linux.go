@@ -40,7 +40,7 @@ const mostFound = 4096
 // canFindSockets reports whether the daemon may look at the descriptors of a process, and at its namespace's connections.
 func canFindSockets(pid int) bool {
 	task, _ := taskOf(pid)
-	dir, err := os.Open(procPath(task, "fd"))
+	dir, err := os.Open(task + "/fd")
 	if err != nil {
 		return false
 	}
@@ -49,39 +49,33 @@ func canFindSockets(pid int) bool {
 	if err != nil {
 		return false
 	}
-	if _, err := os.Readlink(procPath(task, "fd/"+names[0])); err != nil {
+	if _, err := os.Readlink(task + "/fd/" + names[0]); err != nil {
 		return false
 	}
-	f, err := os.Open(procPath(task, "net/tcp"))
+	f, err := os.Open(task + "/net/tcp")
 	if err != nil {
 		return false
 	}
 	return f.Close() == nil
 }
 
-func procPath(task uint32, name string) string {
-	return "/proc/" + strconv.FormatUint(uint64(task), 10) + "/" + name
-}
-
-// taskOf returns a thread of a process by which /proc shows its descriptors, and the network namespace that this one is in, 0 if it
-// cannot be asked: the leader, unless that has ended before the others.
-func taskOf(pid int) (task uint32, netNS uint64) {
-	leader := uint32(pid)
-	netNS, err := namespaceOf(leader, "net")
+// taskOf returns where /proc shows a thread of a process with its descriptors, and the network namespace that this one is in, 0 if it
+// cannot be asked: the leader, unless that has ended before the others. It is a path below the process, where no thread of another one
+// appears if this one's number is given again.
+func taskOf(pid int) (task string, netNS uint64) {
+	tasks := "/proc/" + strconv.Itoa(pid) + "/task/"
+	leader := tasks + strconv.Itoa(pid)
+	netNS, err := namespaceIn(leader, "net")
 	if !errors.Is(err, fs.ErrNotExist) {
 		return leader, netNS
 	}
-	tasks, err := os.ReadDir(procPath(leader, "task"))
+	threads, err := os.ReadDir(tasks)
 	if err != nil { // it has just exited
 		return leader, 0
 	}
-	for _, t := range tasks {
-		tid, err := strconv.ParseUint(t.Name(), 10, 32)
-		if err != nil {
-			continue
-		}
-		if netNS, err := namespaceOf(uint32(tid), "net"); err == nil {
-			return uint32(tid), netNS
+	for _, t := range threads {
+		if netNS, err := namespaceIn(tasks+t.Name(), "net"); err == nil {
+			return tasks + t.Name(), netNS
 		}
 	}
 	return leader, 0
@@ -123,7 +117,7 @@ func (f *socketFinder) find(p *described, most int) (barred bool) {
 
 // fill fills in one connection; false: it is none, or its inode is among those that are listed.
 func (f *socketFinder) fill(p *described, c *procs.Conn, listed map[uint64]bool) (bool, error) {
-	inode, err := socketInode(p.task, c.Descriptor-1)
+	inode, err := p.socketAt(c.Descriptor)
 	if errors.Is(err, fs.ErrPermission) {
 		return false, err
 	}
@@ -151,9 +145,15 @@ func unmapped(a netip.AddrPort) netip.AddrPort {
 	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 }
 
-// socketInode returns the inode of the socket that is a process's descriptor, 0 if it is none.
-func socketInode(task uint32, fd uint32) (uint64, error) {
-	link, err := os.Readlink(procPath(task, "fd/"+strconv.FormatUint(uint64(fd), 10)))
+// has reports whether a process has the connection that was found by a descriptor.
+func (p *described) has(c *procs.Conn) bool {
+	inode, err := p.socketAt(c.Descriptor)
+	return err == nil && inode == c.Inode
+}
+
+// socketAt returns the inode of the socket that a slot's descriptor is, 0 if it is none.
+func (p *described) socketAt(descriptor uint32) (uint64, error) {
+	link, err := os.Readlink(p.task + "/fd/" + strconv.FormatUint(uint64(descriptor-1), 10))
 	if err != nil {
 		return 0, err
 	}
@@ -203,14 +203,14 @@ func (f *socketFinder) look(p *described, inode uint64) (s tcpSocket, ok bool, e
 // readTable reads one table of a process's network namespace. It counts for others there only if the process has been there all
 // along, and lives: else it may be another's, or nothing.
 func (f *socketFinder) readTable(p *described, name string) (map[uint64]tcpSocket, error) {
-	sockets, err := f.readFile(procPath(p.task, name))
+	sockets, err := f.readFile(p.task + "/" + name)
 	if errors.Is(err, fs.ErrNotExist) && strings.HasSuffix(name, "6") { // no IPv6 on this host, unless the process has gone
 		err = nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	switch ns, err := namespaceOf(p.task, "net"); {
+	switch ns, err := namespaceIn(p.task, "net"); {
 	case err != nil:
 		return nil, err
 	case ns != p.netNS:

@@ -64,9 +64,16 @@ func copyOf(t testing.TB, c *net.TCPConn) *os.File {
 	return f
 }
 
+// here is this process, as one that has described nothing yet.
+func here() *described {
+	p := new(described)
+	p.task, p.netNS = taskOf(os.Getpid())
+	return p
+}
+
 func inodeOf(t testing.TB, c *net.TCPConn) uint64 {
 	t.Helper()
-	inode, err := socketInode(uint32(os.Getpid()), descriptor(t, c))
+	inode, err := here().socketAt(descriptor(t, c) + 1)
 	if err != nil || inode == 0 {
 		t.Fatal(inode, err)
 	}
@@ -143,6 +150,40 @@ func TestFoundSockets(t *testing.T) {
 	}
 }
 
+// TestFoundSocketsOfOneChanged: what was found by the descriptors of a process is not shown if that is no longer to be seen, as one that
+// has executed a setuid program, nor if it has only then, or only before, what was found.
+func TestFoundSocketsOfOneChanged(t *testing.T) {
+	d := newDevice(t)
+	newBlock(t, d, self(), 4096)
+	client, other, fd := pair(t, "tcp4", "127.0.0.1:0")
+	pid, who, err := self().identify()
+	if err != nil {
+		t.Fatal(err)
+	}
+	stranger := Principal{UID: who.UID + 1, userNS: who.userNS, pidNS: who.pidNS}
+	for _, row := range []struct {
+		name  string
+		fd    uint32
+		inode uint64 // found
+		pid   int    // who asks
+		who   Principal
+		want  int
+	}{
+		{"by its user", fd, inodeOf(t, client), 1, who, 2},
+		{"by itself", fd, inodeOf(t, client), pid, stranger, 2},
+		{"by another user", fd, inodeOf(t, client), 1, stranger, 0},
+		{"another socket before", fd, inodeOf(t, other), pid, who, 1},
+		{"none any more", 1 << 20, inodeOf(t, client), pid, who, 1},
+	} {
+		p := here()
+		p.process = d.processes.find(pid)
+		p.conns = []*procs.Conn{tcpConn(1), {Mode: procs.TCP, Descriptor: row.fd + 1, Inode: row.inode}}
+		if list := d.inspectConns(p, row.pid, row.who); len(list) != row.want {
+			t.Errorf("%s: %d lines, want %d", row.name, len(list), row.want)
+		}
+	}
+}
+
 // TestReadTCP: the tables as a little-endian host prints them.
 func TestReadTCP(t *testing.T) {
 	if binary.NativeEndian.Uint16([]byte{1, 0}) != 1 {
@@ -197,13 +238,10 @@ func TestTablesOfOneGone(t *testing.T) {
 	cmd.Process.Kill()
 	cmd.Wait()
 	six, _, _ := pair(t, "tcp6", "[::1]:0")
-	task := uint32(os.Getpid())
-	ns, err := namespaceOf(task, "net")
-	if err != nil {
-		t.Fatal(err)
-	}
+	task, ns := taskOf(os.Getpid())
+	gone, _ := taskOf(int(c.TID))
 	var f socketFinder
-	for name, p := range map[string]*described{"gone": {task: c.TID, netNS: ns}, "moved": {task: task, netNS: ns + 1}} {
+	for name, p := range map[string]*described{"gone": {task: gone, netNS: ns}, "moved": {task: task, netNS: ns + 1}} {
 		if s, ok, err := f.look(p, inodeOf(t, six)); ok || err == nil {
 			t.Errorf("of one that has %s: %+v, %v", name, s, err)
 		}
