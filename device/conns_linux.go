@@ -51,20 +51,23 @@ func (d *Device) Conns(c Caller) ([]ConnInfo, error) {
 	if d.privileged(who) {
 		most = int(^uint(0) >> 1)
 	}
-	var list []ConnInfo
-	var sockets socketFinder
+	var seen []*described
 	err = d.describe(pid, who, func(p *described) {
-		if len(list) >= most {
+		if most == 0 {
 			return
 		}
-		if sockets.find(p, most-len(list)) {
+		if p.findInodes() {
 			d.stopFinding(p.process)
 		}
-		if len(p.conns) > most-len(list) {
-			p.conns = p.conns[:most-len(list)]
-		}
-		list = append(list, d.inspectConns(p, pid, who)...)
+		p.conns = p.conns[:min(len(p.conns), most)]
+		most -= len(p.conns)
+		seen = append(seen, p)
 	})
+	findAddresses(seen)
+	var list []ConnInfo
+	for _, p := range seen {
+		list = append(list, d.inspectConns(p, pid, who)...)
+	}
 	return list, err
 }
 
