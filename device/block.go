@@ -284,7 +284,7 @@ func (d *Device) stopFinding(p *Process) {
 	defer d.mu.Unlock()
 	if b := p.block; b != nil && b.find {
 		b.find = false
-		b.show(d)
+		b.tell(d)
 	}
 }
 

@@ -75,8 +75,13 @@ func checkProc() error {
 
 // namespaceOf returns what identifies the namespace of a kind ("user", "pid", "net") that a thread is in.
 func namespaceOf(tid uint32, kind string) (uint64, error) {
+	return namespaceIn("/proc/"+strconv.FormatUint(uint64(tid), 10), kind)
+}
+
+// namespaceIn does so for a thread whose directory in /proc is known.
+func namespaceIn(dir, kind string) (uint64, error) {
 	var st unix.Stat_t
-	path := "/proc/" + strconv.FormatUint(uint64(tid), 10) + "/ns/" + kind
+	path := dir + "/ns/" + kind
 	if err := unix.Stat(path, &st); err != nil {
 		return 0, &os.PathError{Op: "stat", Path: path, Err: err}
 	}

@@ -4,6 +4,7 @@ package device
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -42,50 +43,59 @@ const mostConns = 1 << 16
 // Conns describes the connections and listeners of the processes that are the caller's to see, in no more order than that
 // those of one process stand together. Each is true of some moment; together they are of none.
 func (d *Device) Conns(c Caller) ([]ConnInfo, error) {
+	pid, who, err := c.identify()
+	if err != nil {
+		return nil, nil // whom the daemon cannot see has nothing to see here
+	}
 	most := mostConns
-	if d.CheckPrivileged(c) == nil {
+	if d.privileged(who) {
 		most = int(^uint(0) >> 1)
 	}
-	var list []ConnInfo
-	var sockets socketFinder
-	err := d.describe(c, func(p *described) {
-		if len(list) >= most {
+	var seen []*described
+	err = d.describe(pid, who, func(p *described) {
+		if most == 0 {
 			return
 		}
-		if sockets.find(p, most-len(list)) {
+		if p.findInodes() {
 			d.stopFinding(p.process)
 		}
-		if len(p.conns) > most-len(list) {
-			p.conns = p.conns[:most-len(list)]
-		}
-		list = append(list, d.inspectConns(p)...)
+		p.conns = p.conns[:min(len(p.conns), most)]
+		most -= len(p.conns)
+		seen = append(seen, p)
 	})
+	findAddresses(seen)
+	var list []ConnInfo
+	for _, p := range seen {
+		list = append(list, d.inspectConns(p, pid, who)...)
+	}
 	return list, err
 }
 
 // connsAtOnce is how many connections are looked up, and their headers read, without letting go of the lock: some 50 µs.
 const connsAtOnce = 64
 
-// inspectConns adds what the device knows to what a process says; nothing if the process has exited.
-func (d *Device) inspectConns(p *described) []ConnInfo {
+// inspectConns adds what the device knows to what a process says; nothing if the process has exited, or is not any more to be seen by
+// who is in the process pid. It can have executed a setuid program since it was, so what was found by its descriptors counts only if it
+// has that before and after this has been asked: then it had it when that was so.
+func (d *Device) inspectConns(p *described, pid int, who Principal) []ConnInfo {
 	list := make([]ConnInfo, len(p.conns))
 	for i, c := range p.conns {
 		list[i] = ConnInfo{Conn: *c, ProcessID: p.process.ID, PID: p.process.PID, UID: p.uid, NetNS: p.netNS}
 	}
 	for rest := list; len(rest) > 0; {
 		n := min(connsAtOnce, len(rest))
-		if !d.inspectSome(p.process, rest[:n]) {
+		if !d.inspectSome(p.process, pid, who, rest[:n]) {
 			return nil
 		}
 		rest = rest[n:]
 	}
-	return list
+	return slices.DeleteFunc(list, func(c ConnInfo) bool { return c.Descriptor != 0 && !p.has(&c.Conn) })
 }
 
-func (d *Device) inspectSome(p *Process, list []ConnInfo) (alive bool) {
+func (d *Device) inspectSome(p *Process, pid int, who Principal, list []ConnInfo) (visible bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if p.exited() {
+	if p.exited() || !d.maySee(p, pid, who) {
 		return false
 	}
 	for i := range list {

@@ -63,6 +63,29 @@ func listConns(t testing.TB, d *Device) []ConnInfo {
 	return list
 }
 
+// TestStopFinding: a process is told when the device does less for it, and woken for it once.
+func TestStopFinding(t *testing.T) {
+	d := newDevice(t)
+	h := newBlock(t, d, self(), 4096)
+	word := func(off int64) uint32 {
+		var b [4]byte
+		if _, err := unix.Pread(h.FD(), b[:], off); err != nil {
+			t.Fatal(err)
+		}
+		return binary.NativeEndian.Uint32(b[:])
+	}
+	was := word(procs.OffWord)
+	d.stopFinding(d.processes.find(os.Getpid()))
+	if does := word(procs.OffDoes); does != 0 || word(procs.OffWord) == was {
+		t.Errorf("does %d, the word %d as before", does, was)
+	}
+	was = word(procs.OffWord)
+	d.stopFinding(d.processes.find(os.Getpid()))
+	if word(procs.OffWord) != was {
+		t.Error("woken for nothing new")
+	}
+}
+
 // TestConns: tokens and headers are shown of the DMBs that the device knows to be a connection's, and of no others.
 func TestConns(t *testing.T) {
 	d := newDevice(t)

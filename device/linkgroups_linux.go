@@ -20,8 +20,12 @@ type GroupInfo struct {
 
 // LinkGroups describes the link groups of the processes that are the caller's to see, those of one process together.
 func (d *Device) LinkGroups(c Caller) ([]GroupInfo, error) {
+	pid, who, err := c.identify()
+	if err != nil {
+		return nil, nil // whom the daemon cannot see has nothing to see here
+	}
 	var list []GroupInfo
-	err := d.describe(c, func(p *described) {
+	err = d.describe(pid, who, func(p *described) {
 		if len(p.groups) > 0 {
 			list = append(list, d.inspectGroups(p)...)
 		}

@@ -17,19 +17,15 @@ import (
 type described struct {
 	process *Process
 	uid     uint32
-	task    uint32 // a thread of its, by which /proc is asked
+	task    string // where /proc shows a thread of its
 	netNS   uint64 // inode number of the network namespace that this one is in, 0 if it cannot be asked
 	conns   []*procs.Conn
 	groups  []*procs.Group
 }
 
-// describe hands over, by their ids, the processes that have described something and that the caller may see. The lock is
-// held for moments only: blocks are read through descriptors of their own.
-func (d *Device) describe(c Caller, yield func(*described)) error {
-	pid, who, err := c.identify()
-	if err != nil {
-		return nil // whom the daemon cannot see has nothing to see here
-	}
+// describe hands over, by their ids, the processes that have described something and that one may see who is in the process pid. The
+// lock is held for moments only: blocks are read through descriptors of their own.
+func (d *Device) describe(pid int, who Principal, yield func(*described)) error {
 	var r slotReader
 	for _, b := range d.blocks() {
 		fd, err := d.openToRead(b, pid, who)

@@ -3,20 +3,14 @@
 package device
 
 import (
-	"bufio"
-	"bytes"
-	"encoding/binary"
-	"encoding/hex"
 	"errors"
-	"io"
 	"io/fs"
 	"maps"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/ismfs/ismfs/procs"
 )
@@ -25,22 +19,17 @@ import (
 // line shows is found here when somebody reads it. All of it is read from /proc, where nothing waits for a process or for a file
 // system: a link there is told without a look at what it leads to.
 
-// A tcpSocket is a TCP connection as the kernel lists it.
-type tcpSocket struct{ local, peer netip.AddrPort }
-
-// A socketFinder finds the sockets of one listing.
-type socketFinder struct {
-	tables map[uint64]*socketTable // by the network namespace
-	text   *bufio.Reader           // of the table that is being read
-}
-
-// mostFound bounds how many of a process's connections are looked for by their descriptors; smc_run describes no more so.
+// mostFound bounds how many connections of a process are looked for by their descriptors; smc_run describes no more so.
 const mostFound = 4096
+
+// mostTables bounds in how many network namespaces the tables of connections are read for the processes of one uid. The kernel walks
+// the table of all the host's connections for each, and who lists waits for it: some 10 ms.
+const mostTables = 64
 
 // canFindSockets reports whether the daemon may look at the descriptors of a process, and at its namespace's connections.
 func canFindSockets(pid int) bool {
 	task, _ := taskOf(pid)
-	dir, err := os.Open(procPath(task, "fd"))
+	dir, err := os.Open(task + "/fd")
 	if err != nil {
 		return false
 	}
@@ -49,111 +38,75 @@ func canFindSockets(pid int) bool {
 	if err != nil {
 		return false
 	}
-	if _, err := os.Readlink(procPath(task, "fd/"+names[0])); err != nil {
+	if _, err := os.Readlink(task + "/fd/" + names[0]); err != nil {
 		return false
 	}
-	f, err := os.Open(procPath(task, "net/tcp"))
+	f, err := os.Open(task + "/net/tcp")
 	if err != nil {
 		return false
 	}
 	return f.Close() == nil
 }
 
-func procPath(task uint32, name string) string {
-	return "/proc/" + strconv.FormatUint(uint64(task), 10) + "/" + name
-}
-
-// taskOf returns a thread of a process by which /proc shows its descriptors, and the network namespace that this one is in, 0 if it
-// cannot be asked: the leader, unless that has ended before the others.
-func taskOf(pid int) (task uint32, netNS uint64) {
-	leader := uint32(pid)
-	netNS, err := namespaceOf(leader, "net")
+// taskOf returns where /proc shows a thread of a process with its descriptors, and the network namespace that this one is in, 0 if it
+// cannot be asked: the leader, unless that has ended before the others. It is a path below the process, where no thread of another one
+// appears if this one's number is given again.
+func taskOf(pid int) (task string, netNS uint64) {
+	tasks := "/proc/" + strconv.Itoa(pid) + "/task/"
+	leader := tasks + strconv.Itoa(pid)
+	netNS, err := namespaceIn(leader, "net")
 	if !errors.Is(err, fs.ErrNotExist) {
 		return leader, netNS
 	}
-	tasks, err := os.ReadDir(procPath(leader, "task"))
+	threads, err := os.ReadDir(tasks)
 	if err != nil { // it has just exited
 		return leader, 0
 	}
-	for _, t := range tasks {
-		tid, err := strconv.ParseUint(t.Name(), 10, 32)
-		if err != nil {
-			continue
-		}
-		if netNS, err := namespaceOf(uint32(tid), "net"); err == nil {
-			return uint32(tid), netNS
+	for _, t := range threads {
+		if netNS, err := namespaceIn(tasks+t.Name(), "net"); err == nil {
+			return tasks + t.Name(), netNS
 		}
 	}
 	return leader, 0
 }
 
-// find fills in the connections that a process has described by their descriptors, up to most in all, and leaves out those that
-// are none, or that a slot says all of. barred: the daemon may not look any more.
-func (f *socketFinder) find(p *described, most int) (barred bool) {
-	found, toFind := p.conns[:0], []*procs.Conn(nil)
-	inodes, numbers := make(map[uint64]bool), make(map[uint32]bool)
+// findInodes notes of the connections that a process has described by their descriptors which sockets these are, and leaves out those
+// that are none, or that a slot says all of. barred: the daemon may not look any more.
+func (p *described) findInodes() (barred bool) {
+	listed := map[uint64]bool{0: true}
 	for _, c := range p.conns {
-		if c.Descriptor != 0 {
-			toFind = append(toFind, c)
-			continue
-		}
-		inodes[c.Inode] = true
-		found = append(found, c)
-	}
-	for _, c := range toFind {
-		if len(found) >= most || len(numbers) >= mostFound {
-			break
-		}
-		if numbers[c.Descriptor] {
-			continue
-		}
-		numbers[c.Descriptor] = true
-		ok, err := f.fill(p, c, inodes)
-		if err != nil { // it would be so for each of its sockets
-			p.conns = found
-			return errors.Is(err, fs.ErrPermission)
-		}
-		if ok {
-			found = append(found, c)
+		if c.Descriptor == 0 {
+			listed[c.Inode] = true
 		}
 	}
-	p.conns = found
-	return false
+	looked := 0
+	p.conns = slices.DeleteFunc(p.conns, func(c *procs.Conn) bool {
+		if c.Descriptor == 0 {
+			return false
+		}
+		if barred || looked == mostFound {
+			return true
+		}
+		looked++
+		inode, err := p.socketAt(c.Descriptor)
+		barred = errors.Is(err, fs.ErrPermission)
+		known := listed[inode]
+		listed[inode] = true
+		c.Inode = inode
+		return known
+	})
+	return barred
 }
 
-// fill fills in one connection; false: it is none, or its inode is among those that are listed.
-func (f *socketFinder) fill(p *described, c *procs.Conn, listed map[uint64]bool) (bool, error) {
-	inode, err := socketInode(p.task, c.Descriptor-1)
-	if errors.Is(err, fs.ErrPermission) {
-		return false, err
-	}
-	if inode == 0 || listed[inode] {
-		return false, nil
-	}
-	listed[inode] = true
-	s, ok, err := f.look(p, inode)
-	if ok {
-		s.describe(c, inode)
-	}
-	return ok, err
+// has reports whether a process has the connection that was found by a descriptor.
+func (p *described) has(c *procs.Conn) bool {
+	inode, err := p.socketAt(c.Descriptor)
+	return err == nil && inode == c.Inode
 }
 
-// describe fills in what the kernel says. The peer, too: a program of eBPF can have led the connection elsewhere than its process
-// asked for.
-func (s tcpSocket) describe(c *procs.Conn, inode uint64) {
-	c.Local, c.Peer, c.Inode = s.local, s.peer, inode
-	if c.Local.Addr().Is4In6() && c.Peer.Addr().Is4In6() {
-		c.Local, c.Peer = unmapped(c.Local), unmapped(c.Peer)
-	}
-}
-
-func unmapped(a netip.AddrPort) netip.AddrPort {
-	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
-}
-
-// socketInode returns the inode of the socket that is a process's descriptor, 0 if it is none.
-func socketInode(task uint32, fd uint32) (uint64, error) {
-	link, err := os.Readlink(procPath(task, "fd/"+strconv.FormatUint(uint64(fd), 10)))
+// socketAt returns the inode of the socket that a slot's descriptor is, 0 if it is none.
+func (p *described) socketAt(descriptor uint32) (uint64, error) {
+	link, err := os.Readlink(p.task + "/fd/" + strconv.FormatUint(uint64(descriptor-1), 10))
 	if err != nil {
 		return 0, err
 	}
@@ -164,141 +117,76 @@ func socketInode(task uint32, fd uint32) (uint64, error) {
 	return strconv.ParseUint(strings.TrimSuffix(number, "]"), 10, 64)
 }
 
-// tcpTables are read one after the other until a socket is found. Twice: the kernel hands a table over in pieces, and where one
-// ends can pass over a connection if another one goes just then.
-var tcpTables = [...]string{"net/tcp", "net/tcp6", "net/tcp", "net/tcp6"}
-
-// A socketTable has the connections of a network namespace, as far as they were read.
-type socketTable struct {
-	sockets map[uint64]tcpSocket // by their inodes
-	read    int                  // of tcpTables
-}
-
-// look returns the connection with an inode, if there is one.
-func (f *socketFinder) look(p *described, inode uint64) (s tcpSocket, ok bool, err error) {
-	t := f.tables[p.netNS]
-	if t == nil {
-		t = &socketTable{sockets: make(map[uint64]tcpSocket)}
-		if f.tables == nil {
-			f.tables = make(map[uint64]*socketTable)
+// findAddresses fills in the connections of which findInodes has noted the sockets, and leaves out those that are none on TCP, or not
+// in the network namespace of their process. The tables of a namespace are read once for all who are there.
+func findAddresses(list []*described) {
+	there := make(map[uint64][]*described) // by the namespace
+	for _, p := range list {
+		if slices.ContainsFunc(p.conns, func(c *procs.Conn) bool { return c.Descriptor != 0 }) {
+			there[p.netNS] = append(there[p.netNS], p)
 		}
-		f.tables[p.netNS] = t
 	}
-	for {
-		if s, ok := t.sockets[inode]; ok {
-			return s, true, nil
+	read := make(map[uint32]int) // by the uid
+	for _, netNS := range slices.Sorted(maps.Keys(there)) {
+		inodes := inodesOf(there[netNS])
+		var found map[uint64]tcpSocket
+		for _, p := range there[netNS] {
+			if read[p.uid] == mostTables {
+				continue
+			}
+			read[p.uid]++
+			if found = p.findTCP(inodes); found != nil {
+				break
+			}
 		}
-		if t.read == len(tcpTables) {
-			return tcpSocket{}, false, nil
+		for _, p := range there[netNS] {
+			p.fill(found)
 		}
-		more, err := f.readTable(p, tcpTables[t.read])
-		if err != nil {
-			return tcpSocket{}, false, err
-		}
-		maps.Copy(t.sockets, more)
-		t.read++
 	}
 }
 
-// readTable reads one table of a process's network namespace. It counts for others there only if the process has been there all
-// along, and lives: else it may be another's, or nothing.
-func (f *socketFinder) readTable(p *described, name string) (map[uint64]tcpSocket, error) {
-	sockets, err := f.readFile(procPath(p.task, name))
-	if errors.Is(err, fs.ErrNotExist) && strings.HasSuffix(name, "6") { // no IPv6 on this host, unless the process has gone
-		err = nil
+// inodesOf returns the sockets that are looked for.
+func inodesOf(list []*described) map[uint64]bool {
+	inodes := make(map[uint64]bool)
+	for _, p := range list {
+		for _, c := range p.conns {
+			if c.Descriptor != 0 {
+				inodes[c.Inode] = true
+			}
+		}
 	}
+	return inodes
+}
+
+// findTCP returns those of some sockets that are connections in the process's network namespace; nil if it cannot tell. It asks
+// afterwards whether that is the process's still: tables that were read by one that has exited or moved can be another one's.
+func (p *described) findTCP(inodes map[uint64]bool) map[uint64]tcpSocket {
+	found, err := readTables(os.DirFS(p.task+"/net"), inodes)
 	if err != nil {
-		return nil, err
+		return nil
 	}
-	switch ns, err := namespaceOf(p.task, "net"); {
-	case err != nil:
-		return nil, err
-	case ns != p.netNS:
-		return nil, unix.ESRCH
+	if netNS, err := namespaceIn(p.task, "net"); err != nil || netNS != p.netNS {
+		return nil
 	}
-	return sockets, nil
+	return found
 }
 
-func (f *socketFinder) readFile(path string) (map[uint64]tcpSocket, error) {
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	if f.text == nil {
-		f.text = bufio.NewReaderSize(nil, 64<<10)
-	}
-	f.text.Reset(file)
-	return readTCP(f.text)
-}
-
-// readTCP reads the connections that the text of /proc/net/tcp or tcp6 lists: whose handshake is over, and that are not closed.
-func readTCP(text *bufio.Reader) (map[uint64]tcpSocket, error) {
-	t := make(map[uint64]tcpSocket)
-	for {
-		line, err := text.ReadSlice('\n')
-		if inode, s, ok := parseLine(line); ok {
-			t[inode] = s
+// fill fills in what the kernel says. The peer, too: a program of eBPF can have led the connection elsewhere than its process
+// asked for.
+func (p *described) fill(found map[uint64]tcpSocket) {
+	p.conns = slices.DeleteFunc(p.conns, func(c *procs.Conn) bool {
+		if c.Descriptor == 0 {
+			return false
 		}
-		switch err {
-		case nil:
-		case io.EOF:
-			return t, nil
-		default:
-			return nil, err
+		s, ok := found[c.Inode]
+		c.Local, c.Peer = s.local, s.peer
+		if c.Local.Addr().Is4In6() && c.Peer.Addr().Is4In6() {
+			c.Local, c.Peer = unmapped(c.Local), unmapped(c.Peer)
 		}
-	}
+		return !ok
+	})
 }
 
-// parseLine reads a line of such a table; of most lines on a host with many short connections, no more than their state.
-func parseLine(line []byte) (inode uint64, s tcpSocket, ok bool) {
-	const local, peer, state, number = 1, 2, 3, 9
-	var f [number + 1][]byte
-	n := 0
-	for field := range bytes.FieldsSeq(line) {
-		if n == state && !established(field) {
-			return 0, s, false
-		}
-		f[n] = field
-		if n++; n == len(f) {
-			break
-		}
-	}
-	if n < len(f) {
-		return 0, s, false
-	}
-	inode, err := strconv.ParseUint(string(f[number]), 10, 64)
-	if err != nil || inode == 0 {
-		return 0, s, false
-	}
-	var okLocal, okPeer bool
-	s.local, okLocal = parseTCP(f[local])
-	s.peer, okPeer = parseTCP(f[peer])
-	return inode, s, okLocal && okPeer
-}
-
-func established(state []byte) bool {
-	switch string(state) {
-	case "01", "04", "05", "08", "09", "0B": // ESTABLISHED, FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK, CLOSING
-		return true
-	}
-	return false
-}
-
-// parseTCP reads ADDRESS:PORT in hex. An address is one or four words, each as the host would print that number.
-func parseTCP(text []byte) (netip.AddrPort, bool) {
-	host, port, ok := bytes.Cut(text, []byte(":"))
-	number, err := strconv.ParseUint(string(port), 16, 16)
-	if !ok || err != nil {
-		return netip.AddrPort{}, false
-	}
-	b := make([]byte, hex.DecodedLen(len(host)))
-	if _, err := hex.Decode(b, host); err != nil || len(b)%4 != 0 {
-		return netip.AddrPort{}, false
-	}
-	for word := b; len(word) > 0; word = word[4:] {
-		binary.NativeEndian.PutUint32(word, binary.BigEndian.Uint32(word))
-	}
-	addr, ok := netip.AddrFromSlice(b)
-	return netip.AddrPortFrom(addr, uint16(number)), ok
+func unmapped(a netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
 }

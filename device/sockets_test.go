@@ -3,14 +3,11 @@
 package device
 
 import (
-	"bufio"
-	"encoding/binary"
 	"maps"
 	"net"
 	"net/netip"
 	"os"
 	"slices"
-	"strings"
 	"syscall"
 	"testing"
 
@@ -64,9 +61,25 @@ func copyOf(t testing.TB, c *net.TCPConn) *os.File {
 	return f
 }
 
+// here is this process, as one that has described nothing yet.
+func here() *described {
+	p := new(described)
+	p.task, p.netNS = taskOf(os.Getpid())
+	return p
+}
+
+// toFind is this process, having described connections by their descriptors.
+func toFind(numbers ...uint32) *described {
+	p := here()
+	for _, n := range numbers {
+		p.conns = append(p.conns, &procs.Conn{Mode: procs.TCP, State: smc.Active, Descriptor: n + 1})
+	}
+	return p
+}
+
 func inodeOf(t testing.TB, c *net.TCPConn) uint64 {
 	t.Helper()
-	inode, err := socketInode(uint32(os.Getpid()), descriptor(t, c))
+	inode, err := here().socketAt(descriptor(t, c) + 1)
 	if err != nil || inode == 0 {
 		t.Fatal(inode, err)
 	}
@@ -120,9 +133,12 @@ func TestFoundSockets(t *testing.T) {
 	described := tcpConn(2)
 	described.Inode = inodeOf(t, whole)
 	describe(t, h, 12, described)
+	half, _, fdHalf := pair(t, "tcp4", "127.0.0.1:0")
+	half.CloseWrite()
+	say(14, fdHalf, half.RemoteAddr())
 
 	want := make(map[uint64]string)
-	for _, c := range []*net.TCPConn{client, six, led} {
+	for _, c := range []*net.TCPConn{client, six, led, half} {
 		want[inodeOf(t, c)] = c.LocalAddr().String() + " " + c.RemoteAddr().String()
 	}
 	want[described.Inode] = "10.0.0.1:2 10.0.0.2:80"
@@ -143,87 +159,66 @@ func TestFoundSockets(t *testing.T) {
 	}
 }
 
-// TestReadTCP: the tables as a little-endian host prints them.
-func TestReadTCP(t *testing.T) {
-	if binary.NativeEndian.Uint16([]byte{1, 0}) != 1 {
-		t.Skip("the tables here are of a little-endian host")
-	}
-	const header = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
-	const rest = " 00000000:00000000 00:00000000 00000000     0        0 "
-	found, err := readTCP(bufio.NewReader(strings.NewReader(header +
-		"   0: 0100007F:1A85 00000000:0000 0A" + rest + "5 1 0000000000000000 100 0 0 10 0\n" +
-		"   1: 0100007F:BDF6 0100007F:1E61 01" + rest + "77 1 0000000000000000 20 4 30 10 -1\n" +
-		"   2: 0200007F:BDF6 0100007F:1E61 08" + rest + "78 1 0000000000000000 20 4 30 10 -1\n" +
-		"   3: 0100007F:BDF8 0100007F:1E61 02" + rest + "79 1 0000000000000000 20 4 30 10 -1\n" +
-		"   4: 0100007F:BDFA 0100007F:1E61 06" + rest + "0 3 0000000000000000\n" +
-		"   5: 0100007F:BDFC 0100007F\n" +
-		"   6: 0100007G:BDF6 0100007F:1E61 01" + rest + "80 1\n" +
-		"   7: 00007F:BDF6 0100007F:1E61 01" + rest + "81 1\n")))
+// TestFoundSocketsOfOneChanged: what was found by the descriptors of a process is not shown if that is no longer to be seen, as one that
+// has executed a setuid program, nor if it has only then, or only before, what was found.
+func TestFoundSocketsOfOneChanged(t *testing.T) {
+	d := newDevice(t)
+	newBlock(t, d, self(), 4096)
+	client, other, fd := pair(t, "tcp4", "127.0.0.1:0")
+	pid, who, err := self().identify()
 	if err != nil {
 		t.Fatal(err)
 	}
-	six, err := readTCP(bufio.NewReader(strings.NewReader(header +
-		"   0: B80D0120000000000000000001000000:0001 0000000000000000FFFF00000100007F:0050 01" + rest + "90 1 0000000000000000 20 4 30 10 -1\n")))
-	if err != nil {
-		t.Fatal(err)
-	}
-	maps.Copy(found, six)
-	want := map[uint64]tcpSocket{
-		77: {netip.MustParseAddrPort("127.0.0.1:48630"), netip.MustParseAddrPort("127.0.0.1:7777")},
-		78: {netip.MustParseAddrPort("127.0.0.2:48630"), netip.MustParseAddrPort("127.0.0.1:7777")},
-		90: {netip.MustParseAddrPort("[2001:db8::1]:1"), netip.MustParseAddrPort("[::ffff:127.0.0.1]:80")},
-	}
-	if !maps.Equal(found, want) {
-		t.Errorf("%v\nwant %v", found, want)
-	}
-}
-
-// TestCanFindSockets: not of a process that is not there.
-func TestCanFindSockets(t *testing.T) {
-	c, cmd := another(t)
-	if !canFindSockets(os.Getpid()) || !canFindSockets(int(c.TID)) {
-		t.Error("not of a process of its own uid")
-	}
-	cmd.Process.Kill()
-	cmd.Wait()
-	if canFindSockets(int(c.TID)) {
-		t.Error("of one that has exited")
+	stranger := Principal{UID: who.UID + 1, userNS: who.userNS, pidNS: who.pidNS}
+	for _, row := range []struct {
+		name  string
+		fd    uint32
+		inode uint64 // found
+		pid   int    // who asks
+		who   Principal
+		want  int
+	}{
+		{"by its user", fd, inodeOf(t, client), 1, who, 2},
+		{"by itself", fd, inodeOf(t, client), pid, stranger, 2},
+		{"by another user", fd, inodeOf(t, client), 1, stranger, 0},
+		{"another socket before", fd, inodeOf(t, other), pid, who, 1},
+		{"none any more", 1 << 20, inodeOf(t, client), pid, who, 1},
+	} {
+		p := here()
+		p.process = d.processes.find(pid)
+		p.conns = []*procs.Conn{tcpConn(1), {Mode: procs.TCP, Descriptor: row.fd + 1, Inode: row.inode}}
+		if list := d.inspectConns(p, row.pid, row.who); len(list) != row.want {
+			t.Errorf("%s: %d lines, want %d", row.name, len(list), row.want)
+		}
 	}
 }
 
 // TestTablesOfOneGone: a process that exits while its network namespace's tables are read, or moves to another one, takes no line from the others there.
 func TestTablesOfOneGone(t *testing.T) {
 	c, cmd := another(t)
+	task, _ := taskOf(int(c.TID))
 	cmd.Process.Kill()
 	cmd.Wait()
-	six, _, _ := pair(t, "tcp6", "[::1]:0")
-	task := uint32(os.Getpid())
-	ns, err := namespaceOf(task, "net")
-	if err != nil {
-		t.Fatal(err)
+	_, _, fd := pair(t, "tcp6", "[::1]:0")
+	gone, moved, there := toFind(fd), toFind(fd), toFind(fd)
+	gone.task = task
+	moved.netNS++
+	for _, p := range []*described{gone, moved, there} {
+		p.conns[0].Inode, _ = there.socketAt(fd + 1)
 	}
-	var f socketFinder
-	for name, p := range map[string]*described{"gone": {task: c.TID, netNS: ns}, "moved": {task: task, netNS: ns + 1}} {
-		if s, ok, err := f.look(p, inodeOf(t, six)); ok || err == nil {
-			t.Errorf("of one that has %s: %+v, %v", name, s, err)
-		}
+	findAddresses([]*described{gone, moved, there})
+	if len(moved.conns) != 0 {
+		t.Error("of one that is not where it was said to be, a line")
 	}
-	if s, ok, err := f.look(&described{task: task, netNS: ns}, inodeOf(t, six)); err != nil || !ok || s.local.String() != six.LocalAddr().String() {
-		t.Errorf("of another: %+v, %v", s, err)
+	if len(there.conns) != 1 || !there.conns[0].Local.IsValid() {
+		t.Error("of another, no line")
 	}
 }
 
-// TestManyToFind: a process does not have the daemon look at more of its descriptors than smc_run describes, nor for more than are listed.
+// TestManyToFind: a process does not have the daemon look at more of its descriptors than smc_run describes. That one is not open does not mean that the
+// daemon may not look.
 func TestManyToFind(t *testing.T) {
-	client, _, fd := pair(t, "tcp4", "127.0.0.1:0")
-	task, netNS := taskOf(os.Getpid())
-	to := func(numbers ...uint32) *described {
-		p := &described{task: task, netNS: netNS}
-		for _, n := range numbers {
-			p.conns = append(p.conns, &procs.Conn{Mode: procs.TCP, State: smc.Active, Descriptor: n + 1})
-		}
-		return p
-	}
+	_, _, fd := pair(t, "tcp4", "127.0.0.1:0")
 	invented := make([]uint32, mostFound)
 	for i := range invented {
 		invented[i] = 1<<20 + uint32(i)
@@ -231,17 +226,43 @@ func TestManyToFind(t *testing.T) {
 	for _, row := range []struct {
 		name string
 		p    *described
-		most int
 		want int
 	}{
-		{"one", to(fd), 1, 1},
-		{"behind as many as are looked for, but for one", to(append(invented[1:], fd)...), 1, 1},
-		{"behind as many as are looked for", to(append(invented, fd)...), 1, 0},
-		{"of which no more are listed", to(fd, descriptor(t, copyOf(t, client))), 0, 0},
+		{"one", toFind(fd), 1},
+		{"twice", toFind(fd, fd), 1},
+		{"behind as many as are looked for, but for one", toFind(append(invented[1:], fd)...), 1},
+		{"behind as many as are looked for", toFind(append(invented, fd)...), 0},
 	} {
-		var f socketFinder
-		if f.find(row.p, row.most); len(row.p.conns) != row.want {
-			t.Errorf("%s: %d, want %d", row.name, len(row.p.conns), row.want)
+		if barred := row.p.findInodes(); barred || len(row.p.conns) != row.want {
+			t.Errorf("%s: %d, want %d; barred: %v", row.name, len(row.p.conns), row.want, barred)
+		}
+	}
+}
+
+// TestManyNamespaces: no uid has the daemon read the tables of more network namespaces than that, however many its processes are in.
+func TestManyNamespaces(t *testing.T) {
+	_, _, fd := pair(t, "tcp4", "127.0.0.1:0")
+	for _, row := range []struct {
+		name   string
+		others int // namespaces
+		uid    uint32
+		want   int
+	}{
+		{"the last one", mostTables - 1, 1, 1},
+		{"one more", mostTables, 1, 0},
+		{"another user's", mostTables, 2, 1},
+	} {
+		p := toFind(fd)
+		p.uid = row.uid
+		list := []*described{p}
+		for i := range row.others { // in which there is nobody any more
+			o := toFind(fd)
+			o.uid, o.task, o.netNS = 1, "/proc/0", p.netNS-1-uint64(i) // before p's
+			list = append(list, o)
+		}
+		p.findInodes()
+		if findAddresses(list); len(p.conns) != row.want {
+			t.Errorf("%s: %d, want %d", row.name, len(p.conns), row.want)
 		}
 	}
 }
