@@ -51,7 +51,9 @@ static bool may_wait(struct sock *s, int fd, enum side side, int flags, int64_t 
 /* Wait as a call on this socket would: 0, or what it fails with. */
 static int wait_for(struct sock *s, int fd, enum side side, int flags, int64_t *deadline)
 {
-	return may_wait(s, fd, side, flags, deadline) ? wait_side(s, fd, side, *deadline) : -EAGAIN;
+	struct signals since = signals_now();
+
+	return may_wait(s, fd, side, flags, deadline) ? wait_side(s, fd, side, *deadline, since) : -EAGAIN;
 }
 
 /*

@@ -41,17 +41,18 @@ static int sleep_on_bell(struct sock *s, int fd, size_t have, int64_t until)
 
 int io_wait_for_more(struct sock *s, int fd, size_t have, int64_t deadline)
 {
+	struct signals since = signals_now();
 	int64_t now = 0;
-	int result, saved = errno;
+	int result, saved = errno, err = 0;
 
 	stream_settle_cursor(&s->stream);
 	wait_enter(s, READER);
 	while ((result = look(s, have, deadline, &now)) > 0) {
-		if (sleep_on_bell(s, fd, have, now + WAIT_TICK_NS < deadline ? now + WAIT_TICK_NS : deadline) == EINTR &&
-		    (deadline != FOREVER || signal_interrupts())) {
+		if (signals_end(since, deadline != FOREVER, err)) {
 			result = -EINTR;
 			break;
 		}
+		err = sleep_on_bell(s, fd, have, now + WAIT_TICK_NS < deadline ? now + WAIT_TICK_NS : deadline);
 		sock_check(s, fd);
 	}
 	wait_leave(s, READER);
