@@ -149,13 +149,14 @@ static int wait_one(struct request *r)
 {
 	struct sock *s = r->watches[0].sock;
 	short want = r->fds[0].events & (POLLIN | POLLOUT);
+	/* Like a wait with a limit, and unlike a read, poll is never resumed after a signal. */
+	struct patience patience = { r->deadline < FOREVER ? r->deadline : FOREVER - 1, r->since };
 
 	if ((want != POLLIN && want != POLLOUT) || sock_kind(s) != SOCK_SMC || r->mask != NULL || s->registered > 0)
 		return 0;
 	if (stream_ready(&s->stream) & poll_wanted(&r->fds[0]) || now_ns() >= r->deadline)
 		return 0;
-	/* Like a wait with a limit, and unlike a read, poll is never resumed after a signal. */
-	return wait_side(s, r->fds[0].fd, want == POLLIN ? READER : WRITER, r->deadline < FOREVER ? r->deadline : FOREVER - 1, r->since);
+	return wait_side(s, r->fds[0].fd, want == POLLIN ? READER : WRITER, &patience);
 }
 
 static bool any_moves(const struct pollfd *fds, nfds_t n)

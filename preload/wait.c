@@ -177,7 +177,7 @@ static bool can_write(void *s)
 	return (stream_ready(&((struct sock *)s)->stream) & wants[WRITER]) != 0;
 }
 
-int wait_side(struct sock *s, int fd, enum side side, int64_t deadline, struct signals since)
+int wait_side(struct sock *s, int fd, enum side side, const struct patience *p)
 {
 	int saved = errno, result = 0, err = 0;
 	int64_t began = now_ns();
@@ -188,14 +188,14 @@ int wait_side(struct sock *s, int fd, enum side side, int64_t deadline, struct s
 		return 0;
 	wait_enter(s, side);
 	while (!(stream_ready(&s->stream) & wants[side])) {
-		int64_t now = now_ns(), ns = now + WAIT_TICK_NS < deadline ? WAIT_TICK_NS : deadline - now;
+		int64_t now = now_ns(), ns = now + WAIT_TICK_NS < p->deadline ? WAIT_TICK_NS : p->deadline - now;
 		struct timespec left = { ns / INT64_C(1000000000), ns % INT64_C(1000000000) };
 
-		if (signals_end(since, deadline != FOREVER, err)) {
+		if (signals_end(p->since, p->deadline != FOREVER, err)) {
 			result = -EINTR;
 			break;
 		}
-		if (now >= deadline) {
+		if (now >= p->deadline) {
 			result = -EAGAIN;
 			break;
 		}

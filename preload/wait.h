@@ -17,8 +17,14 @@
 struct sock;
 struct spinning;
 
-/* Wait until a side has something to do: 0, -EAGAIN at the deadline, -EINTR. The caller has just looked; since is from when its call began. */
-int wait_side(struct sock *s, int fd, enum side side, int64_t deadline, struct signals since);
+/* How a call waits. */
+struct patience {
+	int64_t deadline;     /* 0: not asked for yet, since it has not had to wait */
+	struct signals since; /* its beginning */
+};
+
+/* Wait until a side has something to do: 0, -EAGAIN at the deadline, -EINTR. The caller has just looked. */
+int wait_side(struct sock *s, int fd, enum side side, const struct patience *p);
 
 /*
  * Before a sleep for connections of which s is one, if the mount allows it: watch whether what is waited for is there, or give the CPU away meanwhile
