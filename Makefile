@@ -81,6 +81,8 @@ endif
 # Programs in C with C at both ends heed neither the race detector nor GOMAXPROCS: they are run once.
 IN_C = ^TestRun(Apart|Batch|Calls|CallsFortified|CallsSix|Combinations|Early|Fallbacks|Handlers|Haproxy|LateClient|Memcached|Mixed|Nginx|OneCPU|Parts|Plain|Postgres|Redis|Sanitized|Sockperf|Stress)$$
 SKIP = $(if $(RACE)$(GOMAXPROCS),-skip '$(IN_C)')
+# Nor does a model, which is one goroutine (libsmc/internal/stream; with the race detector it is not built).
+SKIP_MODELS = $(if $(GOMAXPROCS),-skip '^Test(Page)?Model')
 
 # The packages may run beside one another, but for tests, some of which want the only device there is.
 GO_TEST = $(TEST_ENV) $(GO) test -count=1 $(RACE) $(AS_ROOT)
@@ -90,7 +92,7 @@ test-go:
 ifdef TEST_ARGS
 	$(GO_TEST) $(TEST_ARGS)
 else
-	$(GO_TEST) $$($(GO) list ./... | grep -v '/tests$$')
+	$(GO_TEST) $(SKIP_MODELS) $$($(GO) list ./... | grep -v '/tests$$')
 	$(GO_TEST) -timeout 30m $(SKIP) ./tests
 endif
 

@@ -421,25 +421,30 @@ static inline bool take(int fd, int flags, const struct sock *listener, const un
 }
 
 /* A thread that waits here may be the only one to look after what link groups keep. Returns what poll does. */
-APART static int wait_beside(struct sock *listener, int fd)
+APART static int wait_beside(struct sock *listener, int fd, struct signals since)
 {
 	struct pollfd in = { .fd = fd, .events = POLLIN };
 
-	for (;;) {
+	for (int err = 0;;) {
 		int n;
 
 		link_sweep();
+		if (signals_end(since, io_limit(listener, fd, READER) > 0, err) && blocks(fd) && real()->poll(&in, 1, 0) == 0) {
+			errno = EINTR;
+			return -1;
+		}
 		if (!link_busy() || !blocks(fd) || io_limit(listener, fd, READER) > 0) /* the kernel keeps the limit */
 			return 1;
 		n = real()->poll(&in, 1, 1000);
-		if (n > 0 || (n < 0 && (errno != EINTR || signal_interrupts())))
+		if (n > 0 || (n < 0 && errno != EINTR))
 			return n;
+		err = n < 0 ? EINTR : 0;
 	}
 }
 
-static inline int wait_for_client(struct sock *listener, int fd)
+static inline int wait_for_client(struct sock *listener, int fd, struct signals since)
 {
-	return link_busy() ? wait_beside(listener, fd) : 1;
+	return link_busy() || signals_came(since) ? wait_beside(listener, fd, since) : 1;
 }
 
 /* The kernel tells the client's address as it accepts, which costs less than asking for it later. */
@@ -458,6 +463,7 @@ static HOT int accept_from(int fd, struct sockaddr *from, socklen_t *size, int f
 
 static HOT int accept_with(int fd, struct sockaddr *from, socklen_t *size, int flags)
 {
+	struct signals since = signals_now();
 	socklen_t room = size != NULL ? *size : 0;
 
 	for (;;) {
@@ -472,7 +478,7 @@ static HOT int accept_with(int fd, struct sockaddr *from, socklen_t *size, int f
 			join(listener, fd);
 		if (size != NULL)
 			*size = room;
-		made = listener != NULL && wait_for_client(listener, fd) < 0 ? -1 : accept_from(fd, from, size, flags, &peer);
+		made = listener != NULL && wait_for_client(listener, fd, since) < 0 ? -1 : accept_from(fd, from, size, flags, &peer);
 		if (listener == NULL)
 			return made;
 		kept = made < 0 || take(made, flags, listener, &peer);

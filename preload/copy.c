@@ -193,7 +193,7 @@ static ssize_t splice_away(struct sock *s, size_t n, struct pipe_end *from)
 static ssize_t splice_in(struct sock *s, int fd, int pipe, size_t n, unsigned int flags)
 {
 	struct pipe_end from = pipe_end(pipe, POLLIN, flags);
-	int64_t deadline = 0;
+	struct patience patience = { .since = signals_now() };
 
 	for (;;) {
 		ssize_t put = stream_fill(&s->stream, n < PIECE ? n : PIECE, move, &from);
@@ -203,7 +203,7 @@ static ssize_t splice_in(struct sock *s, int fd, int pipe, size_t n, unsigned in
 		if (from.asked && from.moved < 0)
 			put = wait_for_pipe(&from);
 		else if (put == -EAGAIN || put == -EBUSY)
-			put = io_wait_to_write(s, fd, put, 0, &deadline);
+			put = io_wait_to_write(s, fd, put, 0, &patience);
 		else
 			return splice_away(s, n, &from);
 		if (put != 0)

@@ -18,13 +18,12 @@ struct request {
 	int most;
 	int64_t deadline;
 	const sigset_t *mask;
+	struct signals since;
 };
 
 static int ask_kernel(const struct request *r, int have, int64_t until)
 {
-	struct timespec left = time_left(until);
-
-	return real()->epoll_pwait2(r->epfd, r->events + have, r->most - have, until == FOREVER ? NULL : &left, r->mask);
+	return set_ask_kernel(r->epfd, r->events + have, r->most - have, until, r->mask, r->since);
 }
 
 /* Sleep in the kernel unless there is something after all. Returns what epoll_wait does. */
@@ -144,21 +143,21 @@ static int sort_out_late(const struct request *r, int n)
 
 EXPORT int epoll_wait(int epfd, struct epoll_event *events, int most, int timeout)
 {
-	struct request r = { epfd, events, most, deadline_in(timeout), NULL };
+	struct request r = { epfd, events, most, deadline_in(timeout), NULL, signals_now() };
 
 	return set_any() ? wait_events(&r) : sort_out_late(&r, real()->epoll_wait(epfd, events, most, timeout));
 }
 
 EXPORT int epoll_pwait(int epfd, struct epoll_event *events, int most, int timeout, const sigset_t *mask)
 {
-	struct request r = { epfd, events, most, deadline_in(timeout), mask };
+	struct request r = { epfd, events, most, deadline_in(timeout), mask, signals_now() };
 
 	return set_any() ? wait_events(&r) : sort_out_late(&r, real()->epoll_pwait(epfd, events, most, timeout, mask));
 }
 
 EXPORT int epoll_pwait2(int epfd, struct epoll_event *events, int most, const struct timespec *timeout, const sigset_t *mask)
 {
-	struct request r = { epfd, events, most, poll_deadline(timeout), mask };
+	struct request r = { epfd, events, most, poll_deadline(timeout), mask, signals_now() };
 
 	return set_any() ? wait_events(&r) : sort_out_late(&r, real()->epoll_pwait2(epfd, events, most, timeout, mask));
 }

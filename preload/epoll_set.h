@@ -3,10 +3,12 @@
 #ifndef PRELOAD_EPOLL_SET_H
 #define PRELOAD_EPOLL_SET_H
 
+#include <signal.h>
 #include <sys/epoll.h>
 
 #include "epoll.h"
 #include "page.h"
+#include "signals.h"
 #include "sock.h"
 
 struct set;
@@ -94,6 +96,9 @@ void set_kick(struct set *set);
 
 /* Keeps the program's events, takes those of the library's own. Returns how many are kept. */
 int set_sort_out(struct set *set, struct epoll_event *events, int n);
+
+/* epoll_pwait2, until when; a handler that has run since the call began ends it, too. */
+int set_ask_kernel(int epfd, struct epoll_event *events, int most, int64_t until, const sigset_t *mask, struct signals since);
 
 /* So many connections at a time, that those who wait in the kernel, to be accepted for instance, have their turn soon. */
 enum { SET_MOST = 64 };

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A thread's sleep in a set, for epoll_wait and for poll: the announcement on the pages, and what the kernel says when it is over. */
 #define _GNU_SOURCE
+#include <errno.h>
+
 #include "epoll_set.h"
 #include "handshake.h"
+#include "io.h"
 #include "real.h"
 #include "table.h"
 #include "wait.h"
@@ -224,6 +227,15 @@ bool set_spin(struct set *set, int64_t now, bool *watched)
 }
 
 /* ---- sleeping ---- */
+
+int set_ask_kernel(int epfd, struct epoll_event *events, int most, int64_t until, const sigset_t *mask, struct signals since)
+{
+	bool ends = signals_end(since, true, 0) && until > now_ns();
+	struct timespec left = time_left(ends ? 0 : until);
+	int n = real()->epoll_pwait2(epfd, events, most, until == FOREVER && !ends ? NULL : &left, mask);
+
+	return n == 0 && ends ? (int)io_result(-EINTR) : n;
+}
 
 /* Returns until when to sleep. */
 static int64_t announce_sleep(struct set *set, struct rest *rest, int64_t until)

@@ -407,20 +407,24 @@ bool handshake_lets(struct sock *s, int fd, enum side side)
 
 int handshake_wait(struct sock *s, int fd, enum side side, int64_t deadline)
 {
+	struct signals since = signals_now();
+	int err = 0;
+
 	while (!handshake_lets(s, fd, side)) {
 		struct pollfd tcp = { .fd = fd, .events = handshake_awaits(s, 0) };
 		bool own = !s->shared->client && self_has_clients();
 		int64_t now = now_ns(), until = now + (own ? own_ns : look_ns), late = declined_at(s);
 		struct timespec left;
 
+		if (signals_end(since, false, err))
+			return -EINTR;
 		if (now >= deadline)
 			return -EAGAIN;
 		if (atomic_load(&s->fds) == 0)
 			return -EBADF; /* closed by another thread */
 		until = deadline < until ? deadline : until;
 		left = time_left(late < until ? late : until);
-		if (real()->ppoll(&tcp, 1, &left, NULL) < 0 && errno == EINTR && signal_interrupts())
-			return -EINTR;
+		err = real()->ppoll(&tcp, 1, &left, NULL) < 0 ? errno : 0;
 	}
 	return 0;
 }

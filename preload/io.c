@@ -34,24 +34,24 @@ static bool must_not_wait(const struct sock *s, int flags)
 	return (flags & MSG_DONTWAIT) || atomic_load_explicit(&s->shared->nonblocking, memory_order_relaxed);
 }
 
-/* Whether a call on this socket may wait. deadline, until when, is 0 until the first wait. */
-static bool may_wait(struct sock *s, int fd, enum side side, int flags, int64_t *deadline)
+/* Whether a call on this socket may wait. */
+static bool may_wait(struct sock *s, int fd, enum side side, int flags, struct patience *p)
 {
 	int64_t limit;
 
 	if (must_not_wait(s, flags))
 		return false;
-	if (*deadline == 0) {
+	if (p->deadline == 0) {
 		limit = io_limit(s, fd, side);
-		*deadline = limit > 0 ? now_ns() + limit : FOREVER;
+		p->deadline = limit > 0 ? now_ns() + limit : FOREVER;
 	}
 	return true;
 }
 
 /* Wait as a call on this socket would: 0, or what it fails with. */
-static int wait_for(struct sock *s, int fd, enum side side, int flags, int64_t *deadline)
+static int wait_for(struct sock *s, int fd, enum side side, int flags, struct patience *p)
 {
-	return may_wait(s, fd, side, flags, deadline) ? wait_side(s, fd, side, *deadline) : -EAGAIN;
+	return may_wait(s, fd, side, flags, p) ? wait_side(s, fd, side, p) : -EAGAIN;
 }
 
 /*
@@ -122,7 +122,7 @@ int io_ready(struct sock *s, int fd, enum side side, int flags)
 ssize_t io_read(struct sock *s, int fd, const struct iovec *iov, int n, int flags)
 {
 	size_t done = 0, wanted = 0;
-	int64_t deadline = 0;
+	struct patience patience = { .since = signals_now() };
 
 	for (int i = 0; i < n; i++)
 		wanted += iov[i].iov_len;
@@ -136,13 +136,13 @@ ssize_t io_read(struct sock *s, int fd, const struct iovec *iov, int n, int flag
 			done += (size_t)got;
 			if (!(flags & MSG_WAITALL) || done == wanted)
 				return (ssize_t)done;
-			if (flags & MSG_PEEK && (!may_wait(s, fd, READER, flags, &deadline) || io_wait_for_more(s, fd, done, deadline) != 0))
+			if (flags & MSG_PEEK && (!may_wait(s, fd, READER, flags, &patience) || io_wait_for_more(s, fd, done, &patience) != 0))
 				return (ssize_t)done;
 			continue;
 		}
 		if (got != -EAGAIN)
 			return done > 0 ? (ssize_t)done : got < 0 ? -stream_take_error(&s->stream) : 0;
-		err = wait_for(s, fd, READER, flags, &deadline);
+		err = wait_for(s, fd, READER, flags, &patience);
 		if (err != 0)
 			return done > 0 ? (ssize_t)done : err;
 	}
@@ -176,14 +176,14 @@ static void tell_full(struct sock *s)
 		epoll_news(s);
 }
 
-int io_wait_to_write(struct sock *s, int fd, ssize_t gave, int flags, int64_t *deadline)
+int io_wait_to_write(struct sock *s, int fd, ssize_t gave, int flags, struct patience *p)
 {
 	int err = 0;
 
 	if (gave == -EBUSY && !must_not_wait(s, flags))
 		stream_wait_turn(&s->stream);
 	else
-		err = gave == -EBUSY ? -EAGAIN : wait_for(s, fd, WRITER, flags, deadline);
+		err = gave == -EBUSY ? -EAGAIN : wait_for(s, fd, WRITER, flags, p);
 	if (err != 0)
 		tell_full(s);
 	return err;
@@ -193,7 +193,7 @@ ssize_t io_write(struct sock *s, int fd, const struct iovec *iov, int n, int fla
 {
 	bool whole = !must_not_wait(s, flags);
 	size_t done = 0, wanted = 0;
-	int64_t deadline = 0;
+	struct patience patience = { .since = signals_now() };
 
 	for (int i = 0; i < n; i++)
 		wanted += iov[i].iov_len;
@@ -205,7 +205,7 @@ ssize_t io_write(struct sock *s, int fd, const struct iovec *iov, int n, int fla
 			continue;
 		}
 		if (put == -EBUSY || put == -EAGAIN)
-			put = io_wait_to_write(s, fd, put, flags, &deadline);
+			put = io_wait_to_write(s, fd, put, flags, &patience);
 		if (put == 0)
 			continue;
 		if (done > 0)

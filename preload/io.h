@@ -5,6 +5,7 @@
 
 #include "epoll.h"
 #include "sock.h"
+#include "wait.h"
 
 enum { IO_PLAIN = 1, IO_END = 2 };
 
@@ -18,13 +19,12 @@ ssize_t io_read(struct sock *s, int fd, const struct iovec *iov, int n, int flag
 ssize_t io_write(struct sock *s, int fd, const struct iovec *iov, int n, int flags);
 
 /* Wait until there is more to peek at than a size: 0, or why there is not: -EAGAIN, -EINTR. */
-int io_wait_for_more(struct sock *s, int fd, size_t have, int64_t deadline);
+int io_wait_for_more(struct sock *s, int fd, size_t have, const struct patience *p);
 
 /*
- * After a write that gave -EAGAIN or -EBUSY: wait as one on this socket waits until it can move something: 0, or what it fails with. *deadline, until
- * when, is 0 at first.
+ * After a write that gave -EAGAIN or -EBUSY: wait as one on this socket waits until it can move something: 0, or what it fails with.
  */
-int io_wait_to_write(struct sock *s, int fd, ssize_t gave, int flags, int64_t *deadline);
+int io_wait_to_write(struct sock *s, int fd, ssize_t gave, int flags, struct patience *p);
 
 /* SO_RCVTIMEO or SO_SNDTIMEO in ns, asked for the first time somebody has to wait; 0: none. */
 int64_t io_limit(struct sock *s, int fd, enum side side);

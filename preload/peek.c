@@ -39,19 +39,19 @@ static int sleep_on_bell(struct sock *s, int fd, size_t have, int64_t until)
 	return wait_on_bell(s, fd, &left);
 }
 
-int io_wait_for_more(struct sock *s, int fd, size_t have, int64_t deadline)
+int io_wait_for_more(struct sock *s, int fd, size_t have, const struct patience *p)
 {
 	int64_t now = 0;
-	int result, saved = errno;
+	int result, saved = errno, err = 0;
 
 	stream_settle_cursor(&s->stream);
 	wait_enter(s, READER);
-	while ((result = look(s, have, deadline, &now)) > 0) {
-		if (sleep_on_bell(s, fd, have, now + WAIT_TICK_NS < deadline ? now + WAIT_TICK_NS : deadline) == EINTR &&
-		    (deadline != FOREVER || signal_interrupts())) {
+	while ((result = look(s, have, p->deadline, &now)) > 0) {
+		if (signals_end(p->since, p->deadline != FOREVER, err)) {
 			result = -EINTR;
 			break;
 		}
+		err = sleep_on_bell(s, fd, have, now + WAIT_TICK_NS < p->deadline ? now + WAIT_TICK_NS : p->deadline);
 		sock_check(s, fd);
 	}
 	wait_leave(s, READER);

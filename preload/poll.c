@@ -109,9 +109,11 @@ int poll_merge(struct request *r)
 
 int poll_kernel(struct request *r, nfds_t n, int64_t until)
 {
-	struct timespec left = time_left(until);
+	bool ends = signals_end(r->since, true, 0) && until > now_ns();
+	struct timespec left = time_left(ends ? 0 : until);
+	int result = real()->ppoll(r->kernel, n, until == FOREVER && !ends ? NULL : &left, r->mask);
 
-	return real()->ppoll(r->kernel, n, until == FOREVER ? NULL : &left, r->mask);
+	return result == 0 && ends ? (int)io_result(-EINTR) : result;
 }
 
 /* What is ready without a sleep. Connections' ends alone are not asked for in each call. */
@@ -147,13 +149,14 @@ static int wait_one(struct request *r)
 {
 	struct sock *s = r->watches[0].sock;
 	short want = r->fds[0].events & (POLLIN | POLLOUT);
+	/* Like a wait with a limit, and unlike a read, poll is never resumed after a signal. */
+	struct patience patience = { r->deadline < FOREVER ? r->deadline : FOREVER - 1, r->since };
 
 	if ((want != POLLIN && want != POLLOUT) || sock_kind(s) != SOCK_SMC || r->mask != NULL || s->registered > 0)
 		return 0;
 	if (stream_ready(&s->stream) & poll_wanted(&r->fds[0]) || now_ns() >= r->deadline)
 		return 0;
-	/* Like a wait with a limit, and unlike a read, poll is never resumed after a signal. */
-	return wait_side(s, r->fds[0].fd, want == POLLIN ? READER : WRITER, r->deadline < FOREVER ? r->deadline : FOREVER - 1);
+	return wait_side(s, r->fds[0].fd, want == POLLIN ? READER : WRITER, &patience);
 }
 
 static bool any_moves(const struct pollfd *fds, nfds_t n)
@@ -209,7 +212,7 @@ static int wait_request(struct request *r)
 
 int poll_connections(struct pollfd *fds, nfds_t n, int64_t deadline, const sigset_t *mask)
 {
-	struct request r = { .fds = fds, .n = n, .deadline = deadline, .mask = mask };
+	struct request r = { .fds = fds, .n = n, .deadline = deadline, .mask = mask, .since = signals_now() };
 
 	return wait_request(&r);
 }

@@ -178,9 +178,7 @@ static int sleep_in(struct request *r, struct set *set, int64_t until)
 		saved = errno;
 		n = result > 0 && r->kernel[last].revents != 0 ? real()->epoll_wait(set->fd, events, SOME, 0) : 0;
 	} else {
-		struct timespec left = time_left(until);
-
-		n = result = real()->epoll_pwait2(set->fd, events, SOME, &left, r->mask);
+		n = result = set_ask_kernel(set->fd, events, SOME, until, r->mask, r->since);
 		saved = errno;
 	}
 	(void)set_sort_out(set, events, n);

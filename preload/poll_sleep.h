@@ -8,6 +8,8 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "signals.h"
+
 struct sock;
 
 enum {
@@ -20,6 +22,7 @@ struct request {
 	nfds_t n;
 	int64_t deadline;
 	const sigset_t *mask;
+	struct signals since;
 	struct watch {
 		struct sock *sock; /* NULL: the kernel's */
 		bool entered;

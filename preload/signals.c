@@ -23,7 +23,8 @@ typedef uint64_t mask;
 enum { SIGNALS = 64 };
 
 static _Atomic(handler_of *) handlers[SIGNALS + 1];
-static atomic_bool takes_info[SIGNALS + 1]; /* SA_SIGINFO, as the program has set it */
+static _Atomic int flags_of[SIGNALS + 1]; /* as the program has set them */
+_Thread_local volatile struct signals signals_seen;
 static _Thread_local mask mask_before; /* while signals are put off */
 
 bool signal_is_fault(int n)
@@ -107,8 +108,37 @@ static void on_signal(int n, siginfo_t *info, void *context)
 {
 	full_handler_of *handler = (full_handler_of *)(void *)atomic_load(&handlers[n]);
 
-	if (lock_count == 0 || !put_off(n, info, context))
-		handler(n, info, context);
+	if (lock_count > 0 && put_off(n, info, context))
+		return;
+	signals_seen.all++;
+	signals_seen.ending += !(atomic_load(&flags_of[n]) & SA_RESTART);
+	handler(n, info, context);
+}
+
+/* ---- ending a wait ---- */
+
+/* Faults do not end a wait, and many runtimes have handlers for them. */
+static bool any_unseen_ends(void)
+{
+	struct sigaction action;
+
+	for (int n = 1; n < NSIG; n++) {
+		if (signal_is_fault(n) || real()->sigaction(n, NULL, &action) != 0 || action.sa_handler == SIG_DFL ||
+		    action.sa_handler == SIG_IGN || action.sa_sigaction == on_signal)
+			continue;
+		if (!(action.sa_flags & SA_RESTART))
+			return true;
+	}
+	return false;
+}
+
+bool signals_end(struct signals since, bool limited, int err)
+{
+	struct signals now = signals_now();
+
+	if (now.ending != since.ending || (limited && (now.all != since.all || err == EINTR)))
+		return true;
+	return err == EINTR && any_unseen_ends();
 }
 
 /* ---- setting ---- */
@@ -131,14 +161,14 @@ static void to_kernel(int n, struct sigaction *action)
 	if (!is_ours(n, action->sa_handler))
 		return;
 	atomic_store(&handlers[n], action->sa_handler);
-	atomic_store(&takes_info[n], (action->sa_flags & SA_SIGINFO) != 0);
+	atomic_store(&flags_of[n], action->sa_flags);
 	action->sa_sigaction = on_signal;
 	action->sa_flags |= SA_SIGINFO;
 }
 
 EXPORT int sigaction(int n, const struct sigaction *action, struct sigaction *old)
 {
-	bool known = n >= 1 && n <= SIGNALS, took_info = known && atomic_load(&takes_info[n]);
+	bool known = n >= 1 && n <= SIGNALS, took_info = known && (atomic_load(&flags_of[n]) & SA_SIGINFO);
 	handler_of *was = known ? atomic_load(&handlers[n]) : NULL;
 	struct sigaction own;
 	int result;

@@ -12,7 +12,6 @@
 
 #include "epoll.h"
 #include "real.h"
-#include "signals.h"
 #include "sock.h"
 #include "wait.h"
 
@@ -46,20 +45,6 @@ bool wait_announce(struct sock *s, enum side side, uint8_t how, short wanted)
 	stream_announce(&s->stream, side, how);
 	stream_settle_cursor(&s->stream);
 	return (stream_ready(&s->stream) & wanted) == 0;
-}
-
-/* Faults do not end a wait, and many runtimes have handlers for them. */
-bool signal_interrupts(void)
-{
-	struct sigaction action;
-
-	for (int n = 1; n < NSIG; n++) {
-		if (signal_is_fault(n) || real()->sigaction(n, NULL, &action) != 0 || action.sa_handler == SIG_DFL || action.sa_handler == SIG_IGN)
-			continue;
-		if (!(action.sa_flags & SA_RESTART))
-			return true;
-	}
-	return false;
 }
 
 /* ---- spinning ---- */
@@ -192,9 +177,9 @@ static bool can_write(void *s)
 	return (stream_ready(&((struct sock *)s)->stream) & wants[WRITER]) != 0;
 }
 
-int wait_side(struct sock *s, int fd, enum side side, int64_t deadline)
+int wait_side(struct sock *s, int fd, enum side side, const struct patience *p)
 {
-	int saved = errno, result = 0;
+	int saved = errno, result = 0, err = 0;
 	int64_t began = now_ns();
 	bool watched;
 
@@ -203,21 +188,20 @@ int wait_side(struct sock *s, int fd, enum side side, int64_t deadline)
 		return 0;
 	wait_enter(s, side);
 	while (!(stream_ready(&s->stream) & wants[side])) {
-		int64_t now = now_ns(), ns = now + WAIT_TICK_NS < deadline ? WAIT_TICK_NS : deadline - now;
+		int64_t now = now_ns(), ns = now + WAIT_TICK_NS < p->deadline ? WAIT_TICK_NS : p->deadline - now;
 		struct timespec left = { ns / INT64_C(1000000000), ns % INT64_C(1000000000) };
-		int err;
 
-		if (now >= deadline) {
+		if (signals_end(p->since, p->deadline != FOREVER, err)) {
+			result = -EINTR;
+			break;
+		}
+		if (now >= p->deadline) {
 			result = -EAGAIN;
 			break;
 		}
 		err = s->stream.separated ? sleep_on_bell(s, fd, side, &left) : sleep_on_futex(s, side, &left);
 		if (watched)
 			spin_slept(&s->spinning, now_ns() - now);
-		if (err == EINTR && (deadline != FOREVER || signal_interrupts())) { /* as with TCP, a limited wait is not resumed */
-			result = -EINTR;
-			break;
-		}
 		if (!(stream_ready(&s->stream) & wants[side]))
 			sock_check(s, fd);
 	}

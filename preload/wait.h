@@ -12,12 +12,19 @@
 #include <time.h>
 
 #include "../clients/c/stream.h"
+#include "signals.h"
 
 struct sock;
 struct spinning;
 
+/* How a call waits. */
+struct patience {
+	int64_t deadline;     /* 0: not asked for yet, since it has not had to wait */
+	struct signals since; /* its beginning */
+};
+
 /* Wait until a side has something to do: 0, -EAGAIN at the deadline, -EINTR. The caller has just looked. */
-int wait_side(struct sock *s, int fd, enum side side, int64_t deadline);
+int wait_side(struct sock *s, int fd, enum side side, const struct patience *p);
 
 /*
  * Before a sleep for connections of which s is one, if the mount allows it: watch whether what is waited for is there, or give the CPU away meanwhile
@@ -47,11 +54,5 @@ int wait_on_bell(struct sock *s, int fd, const struct timespec *left);
 #endif
 /* How long one lasts while a handshake goes on. */
 #define WAIT_HURRY_NS INT64_C(100000000)
-
-/*
- * After EINTR: whether the call is to return it. A handler with SA_RESTART resumes the kernel's calls, but not poll and timed futexes,
- * which these waits are made of; which handler it was is not known, so one without it decides for all.
- */
-bool signal_interrupts(void);
 
 #endif

@@ -18,6 +18,7 @@ func TestRunSanitized(t *testing.T) {
 		"thread": "TSAN_OPTIONS=exitcode=66:die_after_fork=0:report_thread_leaks=0",
 	} {
 		t.Run(sanitizer, func(t *testing.T) {
+			t.Parallel() // each with its own mount
 			dir := tempDir(t)
 			build := exec.Command("make", "-s", "-C", "../preload", "test", "SANITIZE="+sanitizer, "BIN="+dir)
 			if out, err := build.CombinedOutput(); err != nil {

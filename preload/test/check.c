@@ -189,6 +189,7 @@ int main(int argc, char **argv)
 		test_forms();
 		test_events();
 		test_waits();
+		test_signals();
 		test_processes();
 	}
 	printf("bytes %lld\n", atomic_load(bytes));

@@ -61,6 +61,7 @@ void test_families(void);
 void test_forms(void);
 void test_events(void);
 void test_waits(void);
+void test_signals(void);
 void test_processes(void);
 
 /*

@@ -7,7 +7,6 @@
 package stream
 
 import (
-	"maps"
 	"os"
 	"testing"
 )
@@ -557,32 +556,32 @@ func (p pagePlan) happen(s pageState) pageState {
 	return s
 }
 
-func pagePlans() map[string]pagePlan {
+func pagePlans() []modelRun[pagePlan] {
 	one, two, lone := [2]uint8{1, 1}, [2]uint8{2, 1}, [2]uint8{2, 0}
-	return map[string]pagePlan{
-		"two connections, futex": {items: two},
-		"two connections, bell":  {items: one, bell: true},
-		"one of two, or its own": {items: lone, own: true, bell: true, timeout: true},
-		"one of two, event":      {items: [2]uint8{1, 0}, event: true, bell: true, timeout: true},
-		"one of two, device":     {items: lone, device: true},
-		"one connection, bell":   {items: one, shared: true, bell: true},
-		"one connection, once":   {items: one, shared: true},
-		"only an event":          {event: true, own: true, bell: true, timeout: true},
-		"one of two, bell":       {items: lone, bell: true, timeout: true},
-		"one of two, gives way":  {items: lone, gives: true, bell: true, timeout: true},
-		"one connection, both":   {items: one, shared: true, gives: true},
+	return []modelRun[pagePlan]{
+		{"one of two, device", pagePlan{items: lone, device: true}},
+		{"only an event", pagePlan{event: true, own: true, bell: true, timeout: true}},
+		{"one of two, bell", pagePlan{items: lone, bell: true, timeout: true}},
+		{"one of two, gives way", pagePlan{items: lone, gives: true, bell: true, timeout: true}},
+		{"one of two, or its own", pagePlan{items: lone, own: true, bell: true, timeout: true}},
+		{"one connection, once", pagePlan{items: one, shared: true}},
+		{"one connection, both", pagePlan{items: one, shared: true, gives: true}},
+		{"two connections, bell", pagePlan{items: one, bell: true}},
+		{"two connections, futex", pagePlan{items: two}},
+		{"one connection, bell", pagePlan{items: one, shared: true, bell: true}},
+		{"one of two, event", pagePlan{items: [2]uint8{1, 0}, event: true, bell: true, timeout: true}},
 	}
 }
 
 // longPagePlans take gigabytes together.
-func longPagePlans() map[string]pagePlan {
+func longPagePlans() []modelRun[pagePlan] {
 	one, two := [2]uint8{1, 1}, [2]uint8{2, 1}
-	return map[string]pagePlan{
-		"two connections, either": {items: one, bell: true, timeout: true},
-		"one of two, event, own":  {items: [2]uint8{1, 0}, event: true, own: true},
-		"one side of it, event":   {items: [2]uint8{1, 0}, shared: true, event: true, bell: true},
-		"one connection, futex":   {items: two, shared: true},
-		"two connections, give":   {items: one, gives: true, bell: true},
+	return []modelRun[pagePlan]{
+		{"two connections, either", pagePlan{items: one, bell: true, timeout: true}},
+		{"one of two, event, own", pagePlan{items: [2]uint8{1, 0}, event: true, own: true}},
+		{"one side of it, event", pagePlan{items: [2]uint8{1, 0}, shared: true, event: true, bell: true}},
+		{"one connection, futex", pagePlan{items: two, shared: true}},
+		{"two connections, give", pagePlan{items: one, gives: true, bell: true}},
 	}
 }
 
@@ -593,11 +592,12 @@ func explorePage(p pagePlan) (states int, stuck *pageState) {
 func TestPageModelLosesNoWakeUp(t *testing.T) {
 	all := pagePlans()
 	if os.Getenv("ISMFS_SOAK") != "" {
-		maps.Copy(all, longPagePlans())
+		all = append(all, longPagePlans()...)
 	}
-	for name, p := range all {
-		t.Run(name, func(t *testing.T) {
-			states, stuck := explorePage(p)
+	for _, p := range all {
+		t.Run(p.name, func(t *testing.T) {
+			t.Parallel()
+			states, stuck := explorePage(p.plan)
 			if stuck != nil {
 				t.Fatalf("a wake-up is lost: %+v", *stuck)
 			}
@@ -612,12 +612,13 @@ func TestPageModelFindsFlaws(t *testing.T) {
 		pageNoCount, pageCountLate, forgetLate, pageNoLook, pageLate, pageNoteLate, pageEventFirst,
 	} {
 		t.Run(string(f), func(t *testing.T) {
+			t.Parallel()
 			for _, p := range pagePlans() {
-				if f == tellOne && !p.shared {
+				if f == tellOne && !p.plan.shared {
 					continue
 				}
-				p.flaw = f
-				if _, stuck := explorePage(p); stuck != nil {
+				p.plan.flaw = f
+				if _, stuck := explorePage(p.plan); stuck != nil {
 					return
 				}
 			}

@@ -8,7 +8,6 @@ package stream
 
 import (
 	"fmt"
-	"maps"
 	"os"
 	"testing"
 )
@@ -542,48 +541,55 @@ func (p plan) roused(w *waker) {
 	}
 }
 
-// plans are the runs that together contain everything. One run with it all would have too many states.
-func plans() map[string]plan {
-	return map[string]plan{
-		"one sleeper, futex":               {sleepers: 1, items: 2, flag: true, events: 1, device: true, futex: true},
-		"one sleeper, bell":                {sleepers: 1, items: 2, flag: true, events: 1, bell: true},
-		"one sleeper, either":              {sleepers: 1, items: 2, events: 1, device: true, futex: true, bell: true},
-		"one sleeper, futex timing out":    {sleepers: 1, items: 2, events: 1, futex: true, bell: true, timeout: true},
-		"two sleepers, futex":              {sleepers: 2, items: 2, futex: true},
-		"two sleepers, bell":               {sleepers: 2, items: 2, bell: true},
-		"two sleepers, bell, copied":       {sleepers: 2, items: 2, bell: true, copied: true},
-		"two sleepers, either":             {sleepers: 2, items: 1, futex: true, bell: true, timeout: true},
-		"two sleepers, one idle":           {sleepers: 2, items: 2, futex: true, bell: true, idle: true},
-		"two sleepers, one idle, event":    {sleepers: 2, items: 1, events: 1, bell: true, idle: true},
-		"two sleepers, one idle, copied":   {sleepers: 2, items: 2, bell: true, idle: true, copied: true},
-		"two sleepers, flag, bell":         {sleepers: 2, flag: true, bell: true},
-		"two sleepers, flag, futex":        {sleepers: 2, flag: true, device: true, futex: true},
-		"two sleepers, event, either":      {sleepers: 2, events: 1, futex: true, bell: true},
-		"two sleepers, event, two of them": {sleepers: 2, events: 2, bell: true},
+// modelRun is a run of a model.
+type modelRun[P any] struct {
+	name string
+	plan P
+}
+
+// plans are the runs that together contain everything, the smallest first. One run with it all would have too many states.
+func plans() []modelRun[plan] {
+	return []modelRun[plan]{
+		{"two sleepers, flag, bell", plan{sleepers: 2, flag: true, bell: true}},
+		{"two sleepers, flag, futex", plan{sleepers: 2, flag: true, device: true, futex: true}},
+		{"two sleepers, event, either", plan{sleepers: 2, events: 1, futex: true, bell: true}},
+		{"two sleepers, one idle, copied", plan{sleepers: 2, items: 2, bell: true, idle: true, copied: true}},
+		{"one sleeper, futex timing out", plan{sleepers: 1, items: 2, events: 1, futex: true, bell: true, timeout: true}},
+		{"two sleepers, one idle", plan{sleepers: 2, items: 2, futex: true, bell: true, idle: true}},
+		{"one sleeper, either", plan{sleepers: 1, items: 2, events: 1, device: true, futex: true, bell: true}},
+		{"one sleeper, bell", plan{sleepers: 1, items: 2, flag: true, events: 1, bell: true}},
+		{"two sleepers, either", plan{sleepers: 2, items: 1, futex: true, bell: true, timeout: true}},
+		{"two sleepers, futex", plan{sleepers: 2, items: 2, futex: true}},
+		{"one sleeper, futex", plan{sleepers: 1, items: 2, flag: true, events: 1, device: true, futex: true}},
+		{"two sleepers, one idle, event", plan{sleepers: 2, items: 1, events: 1, bell: true, idle: true}},
+		{"two sleepers, event, two of them", plan{sleepers: 2, events: 2, bell: true}},
+		{"two sleepers, bell", plan{sleepers: 2, items: 2, bell: true}},
+		{"two sleepers, bell, copied", plan{sleepers: 2, items: 2, bell: true, copied: true}},
 	}
 }
 
 // longPlans take minutes and gigabytes each.
-func longPlans() map[string]plan {
-	return map[string]plan{
-		"one sleeper, all":               {sleepers: 1, items: 2, flag: true, events: 2, device: true, futex: true, bell: true, timeout: true},
-		"two sleepers, all, futex":       {sleepers: 2, items: 1, flag: true, events: 1, futex: true},
-		"two sleepers, flag, items":      {sleepers: 2, items: 1, flag: true, bell: true},
-		"two sleepers, event, items":     {sleepers: 2, items: 1, events: 1, bell: true},
-		"two sleepers, copied, event":    {sleepers: 2, items: 1, events: 1, bell: true, copied: true},
-		"two sleepers, copied, flag":     {sleepers: 2, items: 1, flag: true, bell: true, copied: true},
-		"two sleepers, event, items, or": {sleepers: 2, items: 1, events: 1, futex: true, bell: true},
+func longPlans() []modelRun[plan] {
+	return []modelRun[plan]{
+		{"one sleeper, all", plan{sleepers: 1, items: 2, flag: true, events: 2, device: true, futex: true, bell: true, timeout: true}},
+		{"two sleepers, all, futex", plan{sleepers: 2, items: 1, flag: true, events: 1, futex: true}},
+		{"two sleepers, flag, items", plan{sleepers: 2, items: 1, flag: true, bell: true}},
+		{"two sleepers, event, items", plan{sleepers: 2, items: 1, events: 1, bell: true}},
+		{"two sleepers, copied, event", plan{sleepers: 2, items: 1, events: 1, bell: true, copied: true}},
+		{"two sleepers, copied, flag", plan{sleepers: 2, items: 1, flag: true, bell: true, copied: true}},
+		{"two sleepers, event, items, or", plan{sleepers: 2, items: 1, events: 1, futex: true, bell: true}},
 	}
 }
 
 func TestModelLosesNoWakeUp(t *testing.T) {
 	all := plans()
 	if os.Getenv("ISMFS_SOAK") != "" {
-		maps.Copy(all, longPlans())
+		all = append(all, longPlans()...)
 	}
-	for name, p := range all {
-		t.Run(name, func(t *testing.T) {
-			states, stuck := explore(p)
+	for _, p := range all {
+		t.Run(p.name, func(t *testing.T) {
+			t.Parallel()
+			states, stuck := explore(p.plan)
 			if stuck != nil {
 				t.Fatalf("a wake-up is lost: %+v", *stuck)
 			}
@@ -599,6 +605,7 @@ func TestModelFindsFlaws(t *testing.T) {
 		clearEverything, plainAnnounce, eventUnseen, eventWithoutCount, noteLate, keepNews, keepLead, drainUntold, followerForgets,
 	} {
 		t.Run(string(f), func(t *testing.T) {
+			t.Parallel()
 			if err := f.found(); err != nil {
 				t.Error(err)
 			}
@@ -608,8 +615,8 @@ func TestModelFindsFlaws(t *testing.T) {
 
 func (f flaw) found() error {
 	for _, p := range plans() {
-		p.flaw = f
-		if _, stuck := explore(p); stuck != nil {
+		p.plan.flaw = f
+		if _, stuck := explore(p.plan); stuck != nil {
 			return nil
 		}
 	}
