@@ -13,6 +13,8 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
+
+	"github.com/ismfs/ismfs/bpf/smcopt"
 )
 
 // Offsets in struct bpf_sock_ops and struct bpf_sockopt, and operations of the former (linux/bpf.h).
@@ -139,6 +141,12 @@ func TestBesideSockops(t *testing.T) {
 				attachOther(t, cgroup, other, ebpf.AttachCGroupSockOps)
 			}
 			besideSockops(t, r, c.keeps)
+			if got := serverWritesOther(t, r.tag); got != c.keeps {
+				t.Errorf("the server of a plain client writes the other's option: %v, want %v", got, c.keeps)
+			}
+			if !serverWritesOther(t) {
+				t.Error("a server that was never marked does not write the other's option")
+			}
 		})
 	}
 }
@@ -181,6 +189,31 @@ func besideSockops(t *testing.T, r *Registration, keeps bool) {
 			t.Errorf("flags %#x: options % x", s.flags, options)
 		}
 	}
+}
+
+// serverWritesOther reports whether a server of a plain client has the other's option in all that it sends. Its listener is
+// marked if there is a tag.
+func serverWritesOther(t *testing.T, tags ...smcopt.Tag) bool {
+	t.Helper()
+	n := newNetns(t)
+	stop := capture(t, n)
+	l, at := listener(t, n, loopback4, tags...)
+	c := dial(t, n, at)
+	transfer(t, c, accept(t, l))
+	sent, with := 0, 0
+	for _, s := range stop() {
+		if s.from != at || s.flags&flagSYN != 0 {
+			continue
+		}
+		sent++
+		if bytes.Contains(s.options, otherOption) {
+			with++
+		}
+	}
+	if sent == 0 || with != 0 && with != sent {
+		t.Errorf("%d of %d segments have the other's option", with, sent)
+	}
+	return with > 0
 }
 
 // innerCgroup puts the test into a cgroup below the host's.

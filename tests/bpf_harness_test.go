@@ -67,7 +67,7 @@ func wantNoPrograms(t *testing.T) {
 // wantDevices checks which devices the set knows.
 func wantDevices(t *testing.T, want ...smcopt.Tag) {
 	t.Helper()
-	entries, err := os.ReadDir(programsDir + "/v1/devices")
+	entries, err := os.ReadDir(programsDir + "/v2/devices")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,7 +19,7 @@ import (
 // attached returns which of the programs are.
 func attached(t *testing.T) (links []string) {
 	t.Helper()
-	entries, err := os.ReadDir(programsDir + "/v1/links")
+	entries, err := os.ReadDir(programsDir + "/v2/links")
 	if err != nil {
 		t.Fatal(err)
 	}
