@@ -20,6 +20,7 @@
 #include "servers.h"
 #include "settle.h"
 #include "sock.h"
+#include "syn.h"
 #include "table.h"
 #include "wait.h"
 
@@ -329,7 +330,7 @@ static bool take(int fd, int flags, const struct sock *listener, const union add
 		return true;
 	}
 	answer = smcopt_ask(fd);
-	if (answer == -ENODATA || (answer > 0 && answer != SMCOPT_SMC)) { /* ENODATA: older than the mark */
+	if (answer == -ENODATA || (answer > 0 && answer != SMCOPT_SMC) || (answer < 0 && syn_silent(fd))) { /* ENODATA: its client was told nothing */
 		stay_plain(fd, false, SMC_DECL_PEERNOSMC, peer);
 		return true;
 	}
