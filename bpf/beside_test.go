@@ -24,7 +24,7 @@ const (
 	optLevel, optName              = 24, 28
 	opConnect, opNeedsECN          = 3, 6
 	opListen, opHdrLen, opWriteHdr = 11, 14, 15
-	flagWriteHdr                   = 1 << 6
+	flagRTO, flagWriteHdr          = 1 << 0, 1 << 6
 )
 
 func doNothing() asm.Instructions {
@@ -33,8 +33,9 @@ func doNothing() asm.Instructions {
 
 var otherOption = []byte{253, 4, 0xab, 0xcd}
 
-// otherSockops is another user of sockops: it asks for ECN, and writes an option of its own into all segments.
-func otherSockops() asm.Instructions {
+// otherSockops is another user of sockops: it asks for ECN, and writes an option of its own into all segments, for which it
+// sets these flags.
+func otherSockops(flags int32) asm.Instructions {
 	return asm.Instructions{
 		asm.Mov.Reg(asm.R6, asm.R1),
 		asm.LoadMem(asm.R7, asm.R6, opsOp, asm.Word),
@@ -50,7 +51,7 @@ func otherSockops() asm.Instructions {
 		asm.Ja.Label("out"),
 
 		asm.LoadMem(asm.R2, asm.R6, opsFlags, asm.Word).WithSymbol("ask"),
-		asm.Or.Imm(asm.R2, flagWriteHdr),
+		asm.Or.Imm(asm.R2, flags),
 		asm.Mov.Reg(asm.R1, asm.R6),
 		asm.FnSockOpsCbFlagsSet.Call(),
 		asm.Ja.Label("out"),
@@ -120,11 +121,13 @@ func TestBesideSockops(t *testing.T) {
 		name   string
 		inner  bool // the other one is attached to a cgroup below
 		before bool // it was there first
+		flags  int32
 		keeps  bool // its option goes on in later segments, see docs/bpf.md
 	}{
-		{"in a cgroup below", true, false, true},
-		{"attached first", false, true, true},
-		{"attached later", false, false, false},
+		{"in a cgroup below", true, false, flagWriteHdr, true},
+		{"attached first", false, true, flagWriteHdr, true},
+		{"attached first, with the flags that are ours", false, true, flagWriteHdr | flagRTO, true},
+		{"attached later", false, false, flagWriteHdr, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			h := newHost(t)
@@ -132,7 +135,7 @@ func TestBesideSockops(t *testing.T) {
 			if c.inner {
 				cgroup = innerCgroup(t, h)
 			}
-			other := loadOther(t, ebpf.SockOps, ebpf.AttachCGroupSockOps, otherSockops())
+			other := loadOther(t, ebpf.SockOps, ebpf.AttachCGroupSockOps, otherSockops(c.flags))
 			if c.before {
 				attachOther(t, cgroup, other, ebpf.AttachCGroupSockOps)
 			}
@@ -144,8 +147,8 @@ func TestBesideSockops(t *testing.T) {
 			if got := serverWritesOther(t, r.tag); got != c.keeps {
 				t.Errorf("the server of a plain client writes the other's option: %v, want %v", got, c.keeps)
 			}
-			if !serverWritesOther(t) {
-				t.Error("a server that was never marked does not write the other's option")
+			if got, want := serverWritesOther(t), c.flags == flagWriteHdr; got != want {
+				t.Errorf("a server that was never marked writes the other's option: %v, want %v", got, want)
 			}
 		})
 	}

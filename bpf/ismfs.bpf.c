@@ -255,12 +255,12 @@ static __always_inline __u32 listener_flags(struct mark *m, __u32 flags)
 {
 	if (!(flags & BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG))
 		m->own_write = 1;
-	else if (m->own_write)
+	else if (m->own_write && flags_ours(flags))
 		return flags; /* marked anew */
-	if (!(flags & (OURS | NOT_OURS)))
+	if (m->own_write && !(flags & (BPF_SOCK_OPS_RTO_CB_FLAG | NOT_OURS)))
 		return flags | OURS;
 	flags |= BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG;
-	return flags_ours(flags) ? flags | BPF_SOCK_OPS_RETRANS_CB_FLAG : flags;
+	return flags_ours(flags) ? flags | BPF_SOCK_OPS_RETRANS_CB_FLAG : flags; /* it is not as if all were ours */
 }
 
 static __always_inline void connecting(struct bpf_sock_ops *ctx)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"os/exec"
 	"strings"
@@ -379,8 +380,13 @@ func TestNoCallsLater(t *testing.T) {
 	defer stats.Close()
 	h := newHost(t)
 	r := register(t, h, 1)
-	l, at := listener(t, nil, loopback4, r.tag)
-	for _, tags := range [][]smcopt.Tag{{r.tag}, nil} {
+	first, at := listener(t, nil, loopback4, r.tag)
+	second, secondAt := listenerAfterConnect(t, r.tag)
+	for i, tags := range [][]smcopt.Tag{{r.tag}, nil, {r.tag}, nil} {
+		l := first
+		if i >= 2 {
+			l, at = second, secondAt
+		}
 		c := dial(t, nil, at, tags...)
 		s := accept(t, l)
 		before := runs(t, h)
@@ -393,6 +399,23 @@ func TestNoCallsLater(t *testing.T) {
 			t.Errorf("marks %v: %d calls before, %d after", tags, before, after)
 		}
 	}
+}
+
+// listenerAfterConnect is a marked socket that has tried to connect before it listens.
+func listenerAfterConnect(t *testing.T, tag smcopt.Tag) (fd int, at netip.AddrPort) {
+	t.Helper()
+	_, closed := bound(t, nil, loopback4)
+	fd = (*netns)(nil).socket(t, loopback4)
+	mark(t, fd, tag)
+	if err := connect(fd, closed); err != unix.ECONNREFUSED {
+		t.Fatal(err)
+	}
+	listen(t, fd) // at a port that the kernel chooses
+	name, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fd, netip.AddrPortFrom(loopback4, uint16(name.(*unix.SockaddrInet4).Port))
 }
 
 // runs returns how often the sockops program has been called.
