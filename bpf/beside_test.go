@@ -13,6 +13,8 @@ import (
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
+
+	"github.com/ismfs/ismfs/bpf/smcopt"
 )
 
 // Offsets in struct bpf_sock_ops and struct bpf_sockopt, and operations of the former (linux/bpf.h).
@@ -22,7 +24,7 @@ const (
 	optLevel, optName              = 24, 28
 	opConnect, opNeedsECN          = 3, 6
 	opListen, opHdrLen, opWriteHdr = 11, 14, 15
-	flagWriteHdr                   = 1 << 6
+	flagRTO, flagWriteHdr          = 1 << 0, 1 << 6
 )
 
 func doNothing() asm.Instructions {
@@ -31,8 +33,9 @@ func doNothing() asm.Instructions {
 
 var otherOption = []byte{253, 4, 0xab, 0xcd}
 
-// otherSockops is another user of sockops: it asks for ECN, and writes an option of its own into all segments.
-func otherSockops() asm.Instructions {
+// otherSockops is another user of sockops: it asks for ECN, and writes an option of its own into all segments, for which it
+// sets these flags.
+func otherSockops(flags int32) asm.Instructions {
 	return asm.Instructions{
 		asm.Mov.Reg(asm.R6, asm.R1),
 		asm.LoadMem(asm.R7, asm.R6, opsOp, asm.Word),
@@ -48,7 +51,7 @@ func otherSockops() asm.Instructions {
 		asm.Ja.Label("out"),
 
 		asm.LoadMem(asm.R2, asm.R6, opsFlags, asm.Word).WithSymbol("ask"),
-		asm.Or.Imm(asm.R2, flagWriteHdr),
+		asm.Or.Imm(asm.R2, flags),
 		asm.Mov.Reg(asm.R1, asm.R6),
 		asm.FnSockOpsCbFlagsSet.Call(),
 		asm.Ja.Label("out"),
@@ -118,11 +121,13 @@ func TestBesideSockops(t *testing.T) {
 		name   string
 		inner  bool // the other one is attached to a cgroup below
 		before bool // it was there first
+		flags  int32
 		keeps  bool // its option goes on in later segments, see docs/bpf.md
 	}{
-		{"in a cgroup below", true, false, true},
-		{"attached first", false, true, true},
-		{"attached later", false, false, false},
+		{"in a cgroup below", true, false, flagWriteHdr, true},
+		{"attached first", false, true, flagWriteHdr, true},
+		{"attached first, with the flags that are ours", false, true, flagWriteHdr | flagRTO, true},
+		{"attached later", false, false, flagWriteHdr, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			h := newHost(t)
@@ -130,7 +135,7 @@ func TestBesideSockops(t *testing.T) {
 			if c.inner {
 				cgroup = innerCgroup(t, h)
 			}
-			other := loadOther(t, ebpf.SockOps, ebpf.AttachCGroupSockOps, otherSockops())
+			other := loadOther(t, ebpf.SockOps, ebpf.AttachCGroupSockOps, otherSockops(c.flags))
 			if c.before {
 				attachOther(t, cgroup, other, ebpf.AttachCGroupSockOps)
 			}
@@ -139,6 +144,12 @@ func TestBesideSockops(t *testing.T) {
 				attachOther(t, cgroup, other, ebpf.AttachCGroupSockOps)
 			}
 			besideSockops(t, r, c.keeps)
+			if got := serverWritesOther(t, r.tag); got != c.keeps {
+				t.Errorf("the server of a plain client writes the other's option: %v, want %v", got, c.keeps)
+			}
+			if got, want := serverWritesOther(t), c.flags == flagWriteHdr; got != want {
+				t.Errorf("a server that was never marked writes the other's option: %v, want %v", got, want)
+			}
 		})
 	}
 }
@@ -181,6 +192,31 @@ func besideSockops(t *testing.T, r *Registration, keeps bool) {
 			t.Errorf("flags %#x: options % x", s.flags, options)
 		}
 	}
+}
+
+// serverWritesOther reports whether a server of a plain client has the other's option in all that it sends. Its listener is
+// marked if there is a tag.
+func serverWritesOther(t *testing.T, tags ...smcopt.Tag) bool {
+	t.Helper()
+	n := newNetns(t)
+	stop := capture(t, n)
+	l, at := listener(t, n, loopback4, tags...)
+	c := dial(t, n, at)
+	transfer(t, c, accept(t, l))
+	sent, with := 0, 0
+	for _, s := range stop() {
+		if s.from != at || s.flags&flagSYN != 0 {
+			continue
+		}
+		sent++
+		if bytes.Contains(s.options, otherOption) {
+			with++
+		}
+	}
+	if sent == 0 || with != 0 && with != sent {
+		t.Errorf("%d of %d segments have the other's option", with, sent)
+	}
+	return with > 0
 }
 
 // innerCgroup puts the test into a cgroup below the host's.

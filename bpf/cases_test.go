@@ -45,7 +45,7 @@ func fourCases(t *testing.T, client, server *netns, at netip.Addr, tag smcopt.Ta
 					wantAskError(t, name+": client", c, unix.ENODATA)
 				}
 				if smcServer {
-					wantAnswer(t, name+": server", s, want)
+					wantServer(t, name+": server", s, want)
 				} else {
 					wantAskError(t, name+": server", s, unix.ENODATA)
 				}
@@ -136,7 +136,7 @@ func TestDNAT(t *testing.T) {
 			c = dial(t, client, to)
 		}
 		s := accept(t, l)
-		wantAnswer(t, "server", s, want)
+		wantServer(t, "server", s, want)
 		transfer(t, c, s)
 	}
 }
@@ -151,7 +151,7 @@ func TestSYNCookies(t *testing.T) {
 		c := dial(t, n, addr, r.tag)
 		s := accept(t, l)
 		wantAnswer(t, "client", c, plain)
-		wantAnswer(t, "server", s, plain)
+		wantServer(t, "server", s, plain)
 		transfer(t, c, s)
 	}
 }
@@ -177,7 +177,7 @@ func TestFastOpen(t *testing.T) {
 			t.Fatal(round, k, err)
 		}
 		wantAnswer(t, "client "+round, c, plain)
-		wantAnswer(t, "server "+round, s, plain)
+		wantServer(t, "server "+round, s, plain)
 	}
 }
 
@@ -323,7 +323,7 @@ func TestLiveListener(t *testing.T) {
 	wantAnswer(t, "client before the un-mark", c, smc(two.tag))
 	wantAnswer(t, "in the queue at the un-mark", accept(t, l), smc(two.tag))
 	s = client(two.tag, plain)
-	wantAnswer(t, "un-marked", s, plain)
+	wantServer(t, "un-marked", s, plain)
 
 	mark(t, l, one.tag)
 	s = client(one.tag, smc(one.tag))
@@ -407,7 +407,7 @@ func TestConcurrent(t *testing.T) {
 		if first[0] == 's' {
 			want = smc(r.tag)
 		}
-		wantAnswer(t, "server", s, want)
+		wantServer(t, "server", s, want)
 		hangUp(t, s)
 	}
 	for range clients {

@@ -6,7 +6,7 @@
 // One set of programs serves every device of a host. It is pinned in bpffs, so that it outlives the daemons:
 //
 //	/sys/fs/bpf/ismfs            locked (flock) while anything below is changed
-//	/sys/fs/bpf/ismfs/v1         one set; the number is that of the maps' layout and of the socket option
+//	/sys/fs/bpf/ismfs/v2         one set; the number is that of the maps' layout
 //	    maps/*  links/*          pinned
 //	    devices/<tag>            a directory for each device, locked by its daemon as long as that lives
 //	        idle                 an empty one: no process uses the device

@@ -173,7 +173,7 @@ func TestServerOfAnotherHost(t *testing.T) {
 		}
 		f.send(reply(synack, flagACK))
 		s := accept(t, l)
-		wantAnswer(t, c.name, s, c.want)
+		wantServer(t, c.name, s, c.want)
 		hangUp(t, s)
 		f.at = netip.AddrPortFrom(f.at.Addr(), f.at.Port()+1)
 	}
@@ -233,36 +233,12 @@ func halfDone(t *testing.T, name string, change func(*testing.T, *Registration, 
 		t.Errorf("a new SYN is answered with % x", got)
 	}
 	f.send(reply(synack, flagACK))
-	wantAnswer(t, "server, later", accept(t, l), plain)
+	wantServer(t, "server, later", accept(t, l), plain)
 }
 
 func check(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
-	}
-}
-
-// A flood of half-open handshakes drives the entries of others out: the saved SYN stands in.
-func TestForgottenAnswer(t *testing.T) {
-	h := newHost(t)
-	r := register(t, h, 1)
-	n := newNetns(t)
-	f := newFakeHost(t, n)
-	l, to := listener(t, n, f.ours, r.tag)
-	f.send(segment{from: f.at, to: to, seq: 1, flags: flagSYN, options: ourOption(1, r.tag)})
-	synack := f.receive(flagSYN | flagACK)
-	if n := forgetAnswers(t, h); n != 1 {
-		t.Errorf("%d answers were noted, want 1", n)
-	}
-	again := f.receive(flagSYN | flagACK)
-	if got, err := again.experimental(); err != nil || len(got) != 1 {
-		t.Errorf("the second SYN-ACK has % x (%v)", got, err)
-	}
-	forgetAnswers(t, h)
-	f.send(reply(synack, flagACK))
-	wantAnswer(t, "server", accept(t, l), smc(r.tag))
-	if n := forgetAnswers(t, h); n != 0 {
-		t.Errorf("%d answers are still noted", n)
 	}
 }

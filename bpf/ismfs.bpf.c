@@ -17,15 +17,16 @@
  *
  * Who decides what, and where it is kept:
  *
- *   socket storage   a client or listener that asked; what the peer's SYN or SYN-ACK had. Accepted sockets inherit it.
+ *   socket storage   a client or listener that asked; an accepted socket whose client was told SMC. Others have none: to make and
+ *                    free it costs more than all the rest, and clients that ask for nothing are most.
  *   tags             the devices of this host. A tag is here before anybody can know it, and once gone never comes back.
  *   answered         SYNs answered with the option whose connection is not established yet. The request socket of such a
  *                    handshake has no storage; its cookie is its child's.
  *
  * The server's answer must never be "plain" when the client was told "SMC": the client's Proposal would go to the application.
  * So it is read from what the SYN-ACK really said (answered) and not from how things stand when the last ACK comes: the tag may
- * have been withdrawn and the listener un-marked since. Only if a flood of SYNs has driven the entry out is it worked out anew,
- * from the saved SYN.
+ * been withdrawn and the listener un-marked since. Only if a flood of SYNs can have driven entries out is it worked out anew,
+ * from the saved SYN. Where it cannot be told (DOUBT), a question fails; then the library reads the saved SYN.
  */
 
 #include <linux/bpf.h>
@@ -80,7 +81,7 @@ _Static_assert(sizeof(struct option) == TCPOLEN_ISMFS, "length of the option");
 #define UNUSED 0 /* neither connects nor listens yet */
 #define CLIENT 1
 #define SERVER 2 /* listens */
-#define CHILD 3	 /* came from a listener that was marked at some time */
+#define CHILD 3	 /* accepted; its client was told SMC */
 
 struct mark {
 	__u64 tag;  /* what the socket asked for; 0: nothing any more */
@@ -89,14 +90,14 @@ struct mark {
 	__u8 answer;
 	__u8 asked;	/* somebody has read the answer */
 	__u8 reserved;	/* there was room in the SYN */
-	__u8 own_write; /* BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG is set for us alone */
+	__u8 own_write; /* we have set BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG */
 	__u8 own_save;	/* TCP_SAVE_SYN is */
 	__u8 unused[2];
 };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
-	__uint(map_flags, BPF_F_NO_PREALLOC | BPF_F_CLONE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, int);
 	__type(value, struct mark);
 } ismfs_marks SEC(".maps");
@@ -117,12 +118,47 @@ struct {
 	__type(value, __u64); /* tag */
 } ismfs_answered SEC(".maps");
 
+/* Keys of state. The daemon writes the last one, so each has a value of its own. */
+#define OUTSTANDING 0 /* entries of answered, or more: those driven out are never subtracted */
+#define FLOODED 1     /* there have been so many that some can have been driven out */
+#define DOUBT 2	      /* an accepted socket can lack the storage that it should have */
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 3);
+	__type(key, __u32);
+	__type(value, __u64);
+} ismfs_state SEC(".maps");
+
+/* As long as no more are outstanding, nothing is driven out of answered: each CPU keeps some room to itself. */
+const volatile __u64 safe_outstanding = 0;
+
 /* The option's number at SOL_SMC. Its last byte is the version of struct word; the tests use another number. */
 const volatile __u32 option_name = 0x49534d01;
 
 static __always_inline int known(__u64 tag)
 {
 	return bpf_map_lookup_elem(&ismfs_tags, &tag) != NULL;
+}
+
+static __always_inline __u64 *state(__u32 key)
+{
+	return bpf_map_lookup_elem(&ismfs_state, &key);
+}
+
+static __always_inline int is_set(__u32 key)
+{
+	__u64 *v = state(key);
+
+	return v && *v;
+}
+
+static __always_inline void set(__u32 key)
+{
+	__u64 *v = state(key);
+
+	if (v)
+		*v = 1;
 }
 
 static __always_inline void put_option(struct option *o, __u64 tag, __u8 direction)
@@ -137,14 +173,19 @@ static __always_inline void put_option(struct option *o, __u64 tag, __u8 directi
 	o->word.head = direction;
 }
 
+/* find_option returns the length of the option with the magic, or an error: -ENOMSG if there is none. */
+static __always_inline int find_option(struct bpf_sock_ops *ctx, struct option *o, __u64 flags)
+{
+	put_option(o, 0, 0);
+	o->len = TCPOLEN_EXP_SMC_BASE; /* search by kind and magic */
+	return bpf_load_hdr_opt(ctx, o, sizeof(*o), flags);
+}
+
 /* get_option returns the option's length, or an error; other lengths than ours and the kernel's are errors, too. */
 static __always_inline int get_option(struct bpf_sock_ops *ctx, struct option *o, __u64 flags)
 {
-	int n;
+	int n = find_option(ctx, o, flags);
 
-	put_option(o, 0, 0);
-	o->len = TCPOLEN_EXP_SMC_BASE; /* search by kind and magic */
-	n = bpf_load_hdr_opt(ctx, o, sizeof(*o), flags);
 	if (n == TCPOLEN_ISMFS || n == TCPOLEN_EXP_SMC_BASE)
 		return n;
 	return -EINVAL;
@@ -195,6 +236,33 @@ static __always_inline void done_writing(struct bpf_sock_ops *ctx, struct mark *
 	bpf_sock_ops_cb_flags_set(ctx, flags & ~BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG);
 }
 
+/*
+ * Accepted sockets have their listener's flags, and nothing else by which one could tell whose child they are. So a listener
+ * whose BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG is ours alone has BPF_SOCK_OPS_RTO_CB_FLAG beside it, which means nothing to a
+ * listener, and none of the others that users of header options set.
+ */
+#define OURS (BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG | BPF_SOCK_OPS_RTO_CB_FLAG)
+#define NOT_OURS                                                                                                               \
+	(BPF_SOCK_OPS_RETRANS_CB_FLAG | BPF_SOCK_OPS_PARSE_ALL_HDR_OPT_CB_FLAG | BPF_SOCK_OPS_PARSE_UNKNOWN_HDR_OPT_CB_FLAG)
+
+static __always_inline int flags_ours(__u32 flags)
+{
+	return (flags & (OURS | NOT_OURS)) == OURS;
+}
+
+/* listener_flags returns a listener's new flags. */
+static __always_inline __u32 listener_flags(struct mark *m, __u32 flags)
+{
+	if (!(flags & BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG))
+		m->own_write = 1;
+	else if (m->own_write && flags_ours(flags))
+		return flags; /* marked anew */
+	if (m->own_write && !(flags & (BPF_SOCK_OPS_RTO_CB_FLAG | NOT_OURS)))
+		return flags | OURS;
+	flags |= BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG;
+	return flags_ours(flags) ? flags | BPF_SOCK_OPS_RETRANS_CB_FLAG : flags; /* it is not as if all were ours */
+}
+
 static __always_inline void connecting(struct bpf_sock_ops *ctx)
 {
 	struct mark *m = mark_of(ctx);
@@ -218,7 +286,7 @@ static __always_inline void listening(struct bpf_sock_ops *ctx)
 		return;
 	m->role = SERVER;
 	/* In this order: a SYN that is saved must be one that was looked at. */
-	want_write(ctx, m);
+	bpf_sock_ops_cb_flags_set(ctx, listener_flags(m, ctx->bpf_sock_ops_cb_flags));
 	if (!bpf_getsockopt(ctx, SOL_TCP, TCP_SAVE_SYN, &on, sizeof(on)) && on)
 		return;
 	on = 1;
@@ -233,22 +301,40 @@ static __always_inline void reserve_in_syn(struct bpf_sock_ops *ctx)
 		m->reserved = !bpf_reserve_hdr_opt(ctx, TCPOLEN_ISMFS, 0);
 }
 
+/* remember notes what is about to be answered. It is counted before it is there, so that there are never more than are counted. */
+static __always_inline void remember(__u64 cookie, __u64 tag)
+{
+	__u64 *outstanding = state(OUTSTANDING);
+
+	if (!outstanding)
+		return;
+	__sync_fetch_and_add(outstanding, 1);
+	if (*outstanding > safe_outstanding)
+		set(FLOODED);
+	if (bpf_map_update_elem(&ismfs_answered, &cookie, &tag, BPF_NOEXIST))
+		__sync_fetch_and_add(outstanding, -1);
+}
+
 /*
  * A SYN-ACK is written for a request socket; the listener, and so its mark, cannot be reached from here. A retransmitted one
- * must say what the first one said.
+ * must say what the first one said. For both the kernel has the SYN, unless somebody has taken the listener's TCP_SAVE_SYN away.
  */
 static __always_inline void reserve_in_synack(struct bpf_sock_ops *ctx)
 {
 	__u64 cookie, tag, *answered;
+	struct option o;
 
 	if (ctx->args[0] == BPF_WRITE_HDR_TCP_SYNACK_COOKIE)
 		return;
+	if (find_option(ctx, &o, BPF_LOAD_HDR_OPT_TCP_SYN) == -ENOMSG)
+		return; /* of the others nothing was, or will be, remembered */
 	cookie = bpf_get_socket_cookie(ctx);
 	answered = bpf_map_lookup_elem(&ismfs_answered, &cookie);
 	if (!answered) {
 		tag = syn_tag(ctx);
-		if (!tag || bpf_map_update_elem(&ismfs_answered, &cookie, &tag, BPF_ANY))
+		if (!tag)
 			return;
+		remember(cookie, tag); /* fails if another CPU has just done it */
 		answered = bpf_map_lookup_elem(&ismfs_answered, &cookie);
 	}
 	if (answered && *answered != REFUSED && bpf_reserve_hdr_opt(ctx, TCPOLEN_ISMFS, 0))
@@ -310,32 +396,52 @@ static __always_inline void client_established(struct bpf_sock_ops *ctx)
 	}
 }
 
-/* Also called for a client whose SYN met the other end's SYN: no SYN-ACK answered either, so it is plain. */
-static __always_inline void server_established(struct bpf_sock_ops *ctx)
+/* told_smc notes that an accepted socket's client was told SMC. */
+static __always_inline int told_smc(struct bpf_sock_ops *ctx, __u64 tag)
 {
-	struct mark *m = mark_of(ctx);
-	__u64 cookie, *answered, tag = 0;
+	struct bpf_sock *sk = ctx->sk;
+	struct mark *m = sk ? bpf_sk_storage_get(&ismfs_marks, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE) : NULL;
 
 	if (!m)
-		return;
-	done_writing(ctx, m);
-	m->peer = 0;
-	m->answer = PLAIN;
-	m->asked = 0;
-	m->own_save = 0;
+		return -ENOMEM;
 	m->role = CHILD;
-	cookie = bpf_get_socket_cookie(ctx);
-	answered = bpf_map_lookup_elem(&ismfs_answered, &cookie);
-	if (answered) {
-		tag = *answered;
-		bpf_map_delete_elem(&ismfs_answered, &cookie);
-	} else if (m->tag) {
-		tag = syn_tag(ctx);
-	}
-	if (!tag)
-		return;
 	m->peer = tag;
 	m->answer = SMC;
+	return 0;
+}
+
+/*
+ * Also called for a client whose SYN met the other end's SYN: no SYN-ACK answered either, so it is plain. An accepted socket
+ * has no storage yet, and gets none if nothing was promised. It is looked for whatever its flags are: its listener can have
+ * been un-marked since.
+ */
+static __always_inline void server_established(struct bpf_sock_ops *ctx)
+{
+	__u32 flags = ctx->bpf_sock_ops_cb_flags;
+	struct mark *m = mark_of(ctx);
+	__u64 cookie, *answered, *outstanding, tag = 0;
+
+	if (m) {
+		done_writing(ctx, m);
+		m->peer = 0;
+		m->answer = PLAIN;
+		return;
+	}
+	if (flags_ours(flags))
+		bpf_sock_ops_cb_flags_set(ctx, flags & ~OURS); /* spares it the call for each segment */
+	outstanding = state(OUTSTANDING);
+	if (!outstanding || !*outstanding)
+		return;
+	cookie = bpf_get_socket_cookie(ctx);
+	answered = bpf_map_lookup_elem(&ismfs_answered, &cookie);
+	if (answered)
+		tag = *answered;
+	else if (is_set(FLOODED) && flags & BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG)
+		tag = syn_tag(ctx);
+	if (tag && told_smc(ctx, tag))
+		set(DOUBT);
+	if (answered && !bpf_map_delete_elem(&ismfs_answered, &cookie))
+		__sync_fetch_and_add(outstanding, -1);
 }
 
 /* Always 1, and never a reply: both would replace those of other programs. */
@@ -400,15 +506,15 @@ static __always_inline int fail(int error)
 /* listen_now does to a socket that listens already what listening() does at listen(2). Linux 6.12 at least. */
 static __always_inline int listen_now(struct bpf_sockopt *ctx, struct mark *m)
 {
+	__u8 own_write = m->own_write;
 	int flags = 0, on = 0;
 
 	if (bpf_getsockopt(ctx->sk, SOL_TCP, TCP_BPF_SOCK_OPS_CB_FLAGS, &flags, sizeof(flags)))
 		return -EOPNOTSUPP;
-	if (!(flags & BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG)) {
-		flags |= BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG;
-		if (bpf_setsockopt(ctx->sk, SOL_TCP, TCP_BPF_SOCK_OPS_CB_FLAGS, &flags, sizeof(flags)))
-			return -EOPNOTSUPP;
-		m->own_write = 1;
+	flags = listener_flags(m, flags);
+	if (bpf_setsockopt(ctx->sk, SOL_TCP, TCP_BPF_SOCK_OPS_CB_FLAGS, &flags, sizeof(flags))) {
+		m->own_write = own_write;
+		return -EOPNOTSUPP;
 	}
 	if (bpf_getsockopt(ctx->sk, SOL_TCP, TCP_SAVE_SYN, &on, sizeof(on)) || !on) {
 		on = 1;
@@ -418,7 +524,7 @@ static __always_inline int listen_now(struct bpf_sockopt *ctx, struct mark *m)
 	return 0;
 }
 
-/* The storage stays: children whose SYN was answered before are still told so. */
+/* The storage stays, for the count of those who wait in its queue. */
 static __always_inline void listen_no_more(struct bpf_sockopt *ctx, struct mark *m)
 {
 	int flags = 0, off = 0;
@@ -430,7 +536,7 @@ static __always_inline void listen_no_more(struct bpf_sockopt *ctx, struct mark 
 		return;
 	if (bpf_getsockopt(ctx->sk, SOL_TCP, TCP_BPF_SOCK_OPS_CB_FLAGS, &flags, sizeof(flags)))
 		return;
-	flags &= ~BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG;
+	flags &= flags_ours(flags) ? ~OURS : ~BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG;
 	if (!bpf_setsockopt(ctx->sk, SOL_TCP, TCP_BPF_SOCK_OPS_CB_FLAGS, &flags, sizeof(flags)))
 		m->own_write = 0;
 }
@@ -483,6 +589,14 @@ done:
 	return 1;
 }
 
+/* unknown returns what a question to a socket without storage fails with. */
+static __always_inline int unknown(struct bpf_sock *sk)
+{
+	if (sk->state == BPF_TCP_CLOSE || sk->state == BPF_TCP_SYN_SENT || sk->state == BPF_TCP_LISTEN)
+		return -ENODATA;
+	return is_set(DOUBT) ? -ENOTCONN : -ENODATA;
+}
+
 SEC("cgroup/getsockopt")
 int ismfs_getsockopt(struct bpf_sockopt *ctx)
 {
@@ -493,7 +607,7 @@ int ismfs_getsockopt(struct bpf_sockopt *ctx)
 		return pass(ctx);
 	m = bpf_sk_storage_get(&ismfs_marks, ctx->sk, NULL, 0);
 	if (!m)
-		return fail(-ENODATA);
+		return fail(unknown(ctx->sk));
 	if ((void *)(v + 1) > ctx->optval_end)
 		return fail(-EINVAL);
 	if (ctx->sk->state == BPF_TCP_LISTEN) {
@@ -518,7 +632,8 @@ int ismfs_getsockopt(struct bpf_sockopt *ctx)
  * The sockets that would be worse off without the programs: for each marked listener, and for each connection whose answer
  * nobody has read, the two programs below write a record. ismfs_sockets goes through all storage there is. Kernels that are
  * locked down refuse it (its context could be written to); ismfs_task_sockets goes through the files of all processes then. It
- * meets a socket as often as processes have it, and counts those that wait to be accepted by their listener.
+ * meets a socket as often as processes have it. Those that wait to be accepted, most of which have no storage, are counted with
+ * their listener, for which it does not matter whether it is marked still.
  */
 struct record {
 	__u64 cookie;
@@ -535,6 +650,7 @@ struct sock_common {
 
 struct sock {
 	struct sock_common __sk_common;
+	struct socket *sk_socket; /* none: waits to be accepted */
 	__u32 sk_ack_backlog;
 } __attribute__((preserve_access_index));
 
@@ -544,13 +660,13 @@ struct socket {
 
 #define SOCK_DEAD (1UL << 0) /* of skc_flags: closed, though its memory is not free yet */
 
-static __always_inline int needed(struct mark *m)
+static __always_inline __u64 needed(struct mark *m, struct sock *sk)
 {
 	switch (m->role) {
 	case SERVER:
-		return m->tag != 0;
+		return (m->tag != 0) + (__u64)sk->sk_ack_backlog;
 	case CHILD:
-		return !m->asked && (m->tag || m->answer == SMC);
+		return sk->sk_socket && !m->asked;
 	default:
 		return !m->asked && m->tag;
 	}
@@ -578,7 +694,7 @@ int ismfs_sockets(struct bpf_iter__bpf_sk_storage_map *ctx)
 	struct sock *sk = ctx->sk;
 
 	if (m && sk && !(sk->__sk_common.skc_flags & SOCK_DEAD))
-		list(ctx->meta, sk, needed(m));
+		list(ctx->meta, sk, needed(m, sk));
 	return 0;
 }
 
@@ -607,7 +723,7 @@ int ismfs_task_sockets(struct bpf_iter__task_file *ctx)
 		return 0;
 	m = bpf_sk_storage_get(&ismfs_marks, sk, NULL, 0);
 	if (m)
-		list(ctx->meta, sk, needed(m) + (m->role == SERVER ? sk->sk_ack_backlog : 0));
+		list(ctx->meta, sk, needed(m, sk));
 	return 0;
 }
 

@@ -20,6 +20,7 @@ import (
 const (
 	ismfsMapIsmfsAnswered     = "ismfs_answered"
 	ismfsMapIsmfsMarks        = "ismfs_marks"
+	ismfsMapIsmfsState        = "ismfs_state"
 	ismfsMapIsmfsTags         = "ismfs_tags"
 	ismfsProgIsmfsGetsockopt  = "ismfs_getsockopt"
 	ismfsProgIsmfsSetsockopt  = "ismfs_setsockopt"
@@ -27,6 +28,7 @@ const (
 	ismfsProgIsmfsSockops     = "ismfs_sockops"
 	ismfsProgIsmfsTaskSockets = "ismfs_task_sockets"
 	ismfsVarOptionName        = "option_name"
+	ismfsVarSafeOutstanding   = "safe_outstanding"
 )
 
 // loadIsmfs returns the embedded CollectionSpec for ismfs.
@@ -84,6 +86,7 @@ type ismfsProgramSpecs struct {
 type ismfsMapSpecs struct {
 	IsmfsAnswered *ebpf.MapSpec `ebpf:"ismfs_answered"`
 	IsmfsMarks    *ebpf.MapSpec `ebpf:"ismfs_marks"`
+	IsmfsState    *ebpf.MapSpec `ebpf:"ismfs_state"`
 	IsmfsTags     *ebpf.MapSpec `ebpf:"ismfs_tags"`
 }
 
@@ -91,7 +94,8 @@ type ismfsMapSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ismfsVariableSpecs struct {
-	OptionName *ebpf.VariableSpec `ebpf:"option_name"`
+	OptionName      *ebpf.VariableSpec `ebpf:"option_name"`
+	SafeOutstanding *ebpf.VariableSpec `ebpf:"safe_outstanding"`
 }
 
 // ismfsObjects contains all objects after they have been loaded into the kernel.
@@ -116,6 +120,7 @@ func (o *ismfsObjects) Close() error {
 type ismfsMaps struct {
 	IsmfsAnswered *ebpf.Map `ebpf:"ismfs_answered"`
 	IsmfsMarks    *ebpf.Map `ebpf:"ismfs_marks"`
+	IsmfsState    *ebpf.Map `ebpf:"ismfs_state"`
 	IsmfsTags     *ebpf.Map `ebpf:"ismfs_tags"`
 }
 
@@ -123,6 +128,7 @@ func (m *ismfsMaps) Close() error {
 	return _IsmfsClose(
 		m.IsmfsAnswered,
 		m.IsmfsMarks,
+		m.IsmfsState,
 		m.IsmfsTags,
 	)
 }
@@ -131,7 +137,8 @@ func (m *ismfsMaps) Close() error {
 //
 // It can be passed to loadIsmfsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ismfsVariables struct {
-	OptionName *ebpf.Variable `ebpf:"option_name"`
+	OptionName      *ebpf.Variable `ebpf:"option_name"`
+	SafeOutstanding *ebpf.Variable `ebpf:"safe_outstanding"`
 }
 
 // ismfsPrograms contains all programs after they have been loaded into the kernel.

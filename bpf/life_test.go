@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/netip"
 	"os"
 	"os/exec"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
 	"github.com/ismfs/ismfs/bpf/smcopt"
@@ -162,7 +164,7 @@ func TestWithdraw(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantAnswer(t, "client marked before", marked, plain)
-	wantAnswer(t, "its server", accept(t, l), plain)
+	wantServer(t, "its server", accept(t, l), plain)
 
 	// The server's library moves to the other device.
 	mark(t, l, stays.tag)
@@ -235,9 +237,7 @@ func TestWaiting(t *testing.T) {
 	p := dial(t, n, at)
 	count := func(want int) {
 		t.Helper()
-		if got, err := h.waiting(); err != nil || got != want {
-			t.Errorf("%d sockets wait (%v), want %d", got, err, want)
-		}
+		wantWaiting(t, h, want)
 	}
 	count(4) // the listener, both its connections, the client that has asked nothing
 	if err := r.Close(); err != nil {
@@ -246,7 +246,8 @@ func TestWaiting(t *testing.T) {
 	wantSet(t, h, true)
 	wantAnswer(t, "client", c, smc(r.tag))
 	wantAnswer(t, "server", accept(t, l), smc(r.tag))
-	wantAnswer(t, "server of a plain client", accept(t, l), plain)
+	count(2) // the listener, the plain client in its queue
+	wantServer(t, "server of a plain client", accept(t, l), plain)
 	count(1)
 	if err := tryMark(n.socket(t, loopback4), r.tag); err != unix.ENODEV {
 		t.Error("mark after Close:", err)
@@ -263,6 +264,50 @@ func TestWaiting(t *testing.T) {
 	wantSet(t, h, false)
 	if removed, err := h.removeUnused(); removed || err != nil {
 		t.Error(removed, err)
+	}
+}
+
+// Who waits in the queue of an un-marked listener may have been promised an answer, and is counted until it is accepted.
+func TestWaitingInQueue(t *testing.T) {
+	h := newHost(t)
+	r := register(t, h, 1)
+	l, at := listener(t, nil, loopback4, r.tag)
+	for _, tags := range [][]smcopt.Tag{nil, {r.tag}, nil} {
+		c := dial(t, nil, at, tags...)
+		if tags != nil {
+			wantAnswer(t, "client", c, smc(r.tag))
+		}
+	}
+	wantWaiting(t, h, 4)
+	unmark(t, l)
+	wantWaiting(t, h, 3)
+	rest(t, r, false)
+	wantAttached(t, h, true)
+	wantServer(t, "the first one's server", accept(t, l), plain)
+	wantWaiting(t, h, 2)
+	s := accept(t, l)
+	wantWaiting(t, h, 2) // it has not asked
+	wantServer(t, "the second one's server", s, smc(r.tag))
+	wantWaiting(t, h, 1)
+	wantServer(t, "the third one's server", accept(t, l), plain)
+	wantWaiting(t, h, 0)
+	rest(t, r, true)
+	wantAttached(t, h, false)
+}
+
+// wantWaiting counts in both ways.
+func wantWaiting(t *testing.T, h host, want int) {
+	t.Helper()
+	if got, err := h.waiting(); err != nil || got != want {
+		t.Errorf("%d sockets wait (%v), want %d", got, err, want)
+	}
+	c, err := newIterator(ismfsProgIsmfsTaskSockets, pinnedMap(t, h, marksName), link.IterOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.iter.Close()
+	if got, err := c.count(); err != nil || got != want {
+		t.Errorf("%d sockets wait (%v) in the files of all processes, want %d", got, err, want)
 	}
 }
 
@@ -335,8 +380,13 @@ func TestNoCallsLater(t *testing.T) {
 	defer stats.Close()
 	h := newHost(t)
 	r := register(t, h, 1)
-	l, at := listener(t, nil, loopback4, r.tag)
-	for _, tags := range [][]smcopt.Tag{{r.tag}, nil} {
+	first, at := listener(t, nil, loopback4, r.tag)
+	second, secondAt := listenerAfterConnect(t, r.tag)
+	for i, tags := range [][]smcopt.Tag{{r.tag}, nil, {r.tag}, nil} {
+		l := first
+		if i >= 2 {
+			l, at = second, secondAt
+		}
 		c := dial(t, nil, at, tags...)
 		s := accept(t, l)
 		before := runs(t, h)
@@ -349,6 +399,23 @@ func TestNoCallsLater(t *testing.T) {
 			t.Errorf("marks %v: %d calls before, %d after", tags, before, after)
 		}
 	}
+}
+
+// listenerAfterConnect is a marked socket that has tried to connect before it listens.
+func listenerAfterConnect(t *testing.T, tag smcopt.Tag) (fd int, at netip.AddrPort) {
+	t.Helper()
+	_, closed := bound(t, nil, loopback4)
+	fd = (*netns)(nil).socket(t, loopback4)
+	mark(t, fd, tag)
+	if err := connect(fd, closed); err != unix.ECONNREFUSED {
+		t.Fatal(err)
+	}
+	listen(t, fd) // at a port that the kernel chooses
+	name, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fd, netip.AddrPortFrom(loopback4, uint16(name.(*unix.SockaddrInet4).Port))
 }
 
 // runs returns how often the sockops program has been called.
@@ -368,22 +435,4 @@ func runs(t *testing.T, h host) uint64 {
 		t.Fatal(err)
 	}
 	return s.RunCount
-}
-
-// forgetAnswers empties the map of SYNs that were answered, and returns how many there were.
-func forgetAnswers(t *testing.T, h host) (n int) {
-	t.Helper()
-	m, err := ebpf.LoadPinnedMap(mapPin(h.set(), answeredName), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer m.Close()
-	var k, v uint64
-	for m.NextKey(nil, &k) == nil {
-		if err := m.LookupAndDelete(&k, &v); err != nil {
-			t.Fatal(err)
-		}
-		n++
-	}
-	return n
 }

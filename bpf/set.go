@@ -13,9 +13,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Version is that of the maps' layout, the socket option and the set's directory. Sets of two versions cannot live side by
-// side: each would answer SYNs for listeners that ask the other. Programs of the same version replace each other in place.
-const Version = 1
+// Version is that of the maps' layout and the set's directory. Sets of two versions cannot live side by side: each would answer
+// SYNs for listeners that ask the other. Programs of the same version replace each other in place. The socket option has a
+// version of its own, the last byte of [smcopt.Name].
+const Version = 2
 
 // Names in a set's directory, and of the programs in the kernel.
 const (
@@ -24,6 +25,7 @@ const (
 	marksName    = ismfsMapIsmfsMarks
 	tagsName     = ismfsMapIsmfsTags
 	answeredName = ismfsMapIsmfsAnswered
+	stateName    = ismfsMapIsmfsState
 )
 
 // An attachment is one of the programs, and where.
@@ -39,7 +41,7 @@ var attachments = []attachment{
 	{ismfsProgIsmfsSetsockopt, ebpf.AttachCGroupSetsockopt},
 }
 
-var mapNames = []string{marksName, tagsName, answeredName}
+var mapNames = []string{marksName, tagsName, answeredName, stateName}
 
 // Below base(). What is being made or removed has a name of its own, so that a set has everything or does not exist.
 const (
@@ -59,6 +61,14 @@ func (h host) spec() (*ebpf.CollectionSpec, error) {
 		return nil, err
 	}
 	if err := spec.Variables[ismfsVarOptionName].Set(h.option); err != nil {
+		return nil, err
+	}
+	cpus, err := ebpf.PossibleCPU()
+	if err != nil {
+		return nil, err
+	}
+	safe := safeOutstanding(spec.Maps[answeredName].MaxEntries, cpus)
+	if err := spec.Variables[ismfsVarSafeOutstanding].Set(safe); err != nil {
 		return nil, err
 	}
 	spec.Programs[sockopsName].Name = h.program
@@ -280,7 +290,7 @@ func (h host) update(maps map[string]*ebpf.Map) error {
 	}
 	defer c.Close()
 	for _, a := range attachments {
-		if err := h.put(c.Programs[a.program], a); err != nil {
+		if err := h.put(c.Programs[a.program], a, maps[stateName]); err != nil {
 			return err
 		}
 	}
@@ -293,10 +303,13 @@ func (h host) misplaced(cgroup *link.CgroupInfo) bool {
 	return h.wholeHost && unix.Stat(h.cgroup, &root) == nil && cgroup.CgroupId != root.Ino
 }
 
-func (h host) put(p *ebpf.Program, a attachment) error {
+func (h host) put(p *ebpf.Program, a attachment, state *ebpf.Map) error {
 	pin := linkPin(h.set(), a.program)
 	_, cgroup, err := h.linkInfo(a.program)
 	if err == nil && h.misplaced(cgroup) {
+		if err := doubt(state); err != nil {
+			return err
+		}
 		if err := h.detach(a); err != nil { // first: two at once would not agree on what the option says
 			return err
 		}
@@ -306,7 +319,10 @@ func (h host) put(p *ebpf.Program, a attachment) error {
 		if err := os.Remove(pin); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}
-		return h.attachOne(p, a.at, pin)
+		if err := h.attachOne(p, a.at, pin); err != nil {
+			return err
+		}
+		return doubtIfOutstanding(state)
 	}
 	if err != nil {
 		return err

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
@@ -56,6 +57,16 @@ func wantAnswer(t testing.TB, who string, fd int, want smcopt.Answer) {
 	if got, err := ask(fd); err != nil || got != want {
 		t.Errorf("%s: %v %v (%v), want %v %v", who, got.State, got.Tag, err, want.State, want.Tag)
 	}
+}
+
+// wantServer is wantAnswer for an accepted socket, which has no answer if its client was told nothing.
+func wantServer(t testing.TB, who string, fd int, want smcopt.Answer) {
+	t.Helper()
+	if want == plain {
+		wantAskError(t, who, fd, unix.ENODATA)
+		return
+	}
+	wantAnswer(t, who, fd, want)
 }
 
 func wantAskError(t testing.TB, who string, fd int, want error) {
@@ -292,6 +303,17 @@ func transfer(t testing.TB, client, server int) {
 func native32(v uint32) (b [4]byte) {
 	binary.NativeEndian.PutUint32(b[:], v)
 	return b
+}
+
+// pinnedMap opens one of a set's maps.
+func pinnedMap(t testing.TB, h host, name string) *ebpf.Map {
+	t.Helper()
+	m, err := ebpf.LoadPinnedMap(mapPin(h.set(), name), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { m.Close() })
+	return m
 }
 
 // query returns the programs attached to a cgroup.

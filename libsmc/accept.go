@@ -190,10 +190,10 @@ func newServed(tcp *net.TCPConn, marked bool, o options) (*Conn, error) {
 	answer, err := ask(tcp)
 	switch {
 	case errors.Is(err, smcopt.ErrNotMarked):
-		// The connection is older than the mark.
+		// Its client was told nothing.
 		c.settlePlain(smc.DeclPeerNoSMC)
 	case err != nil && silent(tcp):
-		// Somebody has removed the programs.
+		// The programs cannot tell: somebody has removed them, say.
 		c.settlePlain(smc.DeclPeerNoSMC)
 	case err != nil:
 		tcp.SetLinger(0)

@@ -21,6 +21,7 @@
 #include "servers.h"
 #include "settle.h"
 #include "sock.h"
+#include "syn.h"
 #include "table.h"
 #include "wait.h"
 
@@ -413,7 +414,8 @@ static inline bool take(int fd, int flags, const struct sock *listener, const un
 		return true;
 	}
 	answer = smcopt_ask(fd);
-	if (answer == -ENODATA || (answer > 0 && answer != SMCOPT_SMC)) { /* ENODATA: older than the mark */
+	/* ENODATA: its client was told nothing. */
+	if (answer == -ENODATA || (answer > 0 && answer != SMCOPT_SMC) || (answer < 0 && syn_silent(fd))) {
 		take_plain(fd, listener, SMC_DECL_PEERNOSMC, peer);
 		return true;
 	}

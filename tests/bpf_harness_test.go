@@ -67,7 +67,7 @@ func wantNoPrograms(t *testing.T) {
 // wantDevices checks which devices the set knows.
 func wantDevices(t *testing.T, want ...smcopt.Tag) {
 	t.Helper()
-	entries, err := os.ReadDir(programsDir + "/v1/devices")
+	entries, err := os.ReadDir(programsDir + "/v2/devices")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -194,6 +194,16 @@ func (s bare) told(marked bool) told {
 	}
 }
 
+// toldServer is told for an accepted connection: if it has no answer, its client was told nothing.
+func (s bare) toldServer(marked bool) told {
+	if marked {
+		if _, err := smcopt.Ask(s.fd); errors.Is(err, smcopt.ErrNotMarked) {
+			return toldPlain
+		}
+	}
+	return s.told(marked)
+}
+
 // agree says whether two ends can live with what each was told: if one speaks CLC, the other must not take it for data.
 func agree(client, server told) bool {
 	return client == server || client == toldReset || server == toldReset
@@ -220,7 +230,7 @@ func (Options) Pair(a OptionArgs, r *OptionReply) (err error) {
 	}
 	defer client.close()
 	defer server.close()
-	r.Client, r.Server = string(client.told(true)), string(server.told(true))
+	r.Client, r.Server = string(client.told(true)), string(server.toldServer(true))
 	return nil
 }
 

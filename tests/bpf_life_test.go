@@ -28,7 +28,7 @@ var steps = []struct {
 	{"connect", func(c *optionConn) error { return c.client.connect(c.at) }},
 	{"accept", func(c *optionConn) (err error) { c.server, err = c.l.accept(); return err }},
 	{"client asks", func(c *optionConn) error { c.atClient = c.client.told(true); return nil }},
-	{"server asks", func(c *optionConn) error { c.atServer = c.server.told(true); return nil }},
+	{"server asks", func(c *optionConn) error { c.atServer = c.server.toldServer(true); return nil }},
 }
 
 type optionConn struct {
@@ -155,7 +155,7 @@ func TestOptionAfterDeath(t *testing.T) {
 	}
 	command(t, "ismfs", "umount", d.Point).want(t, 7) // nothing is mounted there any more, but now nobody needs the programs
 	wantNoPrograms(t)
-	if v := c.server.told(true); v != toldReset {
+	if v := c.server.toldServer(true); v != toldReset {
 		t.Errorf("without programs an end that was SMC is told %s", v)
 	}
 }
@@ -297,7 +297,7 @@ func onePair(l bare, at netip.AddrPort, serverMarked bool, tag smcopt.Tag, count
 	pause()
 	a := client.told(clientMarked)
 	pause()
-	b := server.told(serverMarked)
+	b := server.toldServer(serverMarked)
 	counts[fmt.Sprint(a, " ", b)]++
 	if !agree(a, b) {
 		return fmt.Errorf("the client (marked: %v) is told %s, the server (marked: %v) %s", clientMarked, a, serverMarked, b)

@@ -263,7 +263,7 @@ func TestOptionDrained(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer server.close()
-	if a, b := s.told(true), server.told(true); a != toldPlain || b != toldPlain {
+	if a, b := s.told(true), server.toldServer(true); a != toldPlain || b != toldPlain {
 		t.Errorf("a client that was marked before: %s, its server: %s", a, b)
 	}
 	c.Kill()

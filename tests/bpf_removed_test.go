@@ -41,3 +41,22 @@ func TestProgramsRemoved(t *testing.T) {
 		})
 	}
 }
+
+// TestRunProgramsRemoved: a server under smc_run goes on with those who were promised nothing, too.
+func TestRunProgramsRemoved(t *testing.T) {
+	alone(t)
+	d := mountSMC(t)
+	need(t, "redis-server", "redis-cli")
+	ports := make(map[string]string)
+	for _, address := range []string{"127.0.0.1", "::1"} {
+		ports[address], _ = d.startRedisAt(underRun, address)
+		d.wantSMC(1, func() { d.run(underRun, "redis-cli", "-h", address, "-p", ports[address], "ping") })
+	}
+	wantError(t, "rm -r", os.RemoveAll(programsDir), nil)
+	wantNoPrograms(t)
+	for address, port := range ports {
+		if out := d.run(asItIs, "redis-cli", "-h", address, "-p", port, "ping"); out != "PONG\n" {
+			t.Errorf("a plain client of %s: %q", address, out)
+		}
+	}
+}

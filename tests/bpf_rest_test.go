@@ -19,7 +19,7 @@ import (
 // attached returns which of the programs are.
 func attached(t *testing.T) (links []string) {
 	t.Helper()
-	entries, err := os.ReadDir(programsDir + "/v1/links")
+	entries, err := os.ReadDir(programsDir + "/v2/links")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +47,7 @@ func wantRest(t *testing.T) {
 func (d *device) wantIdle(tag smcopt.Tag) {
 	d.t.Helper()
 	waitFor(d.t, "the device to be idle", func() error {
-		_, err := os.Stat(filepath.Join(programsDir, "v1/devices", tag.String(), "idle"))
+		_, err := os.Stat(filepath.Join(programsDir, "v2/devices", tag.String(), "idle"))
 		return err
 	})
 	dir, err := os.Open(programsDir)

@@ -9,9 +9,10 @@
 //
 // MPTCP sockets cannot be marked. Go makes them by default for listeners, so use SetMultipathTCP(false), on the dialler too.
 //
-// On a client that was marked, and on a connection from a listener that was marked, an error of Ask is never the same as
-// [Plain]: the peer may have been told SMC, and may be sending a Proposal. Reset the connection, unless it is an accepted one
-// and [Silent].
+// On an accepted connection [ErrNotMarked] is the same as [Plain], whether the listener is marked or not: its client was told
+// nothing. On a client that was marked, and on a connection from a listener that was marked, any other error of Ask is never
+// the same as [Plain]: the peer may have been told SMC, and may be sending a Proposal. Reset the connection, unless it is an
+// accepted one and [Silent].
 //
 // A mark lives in the socket, not in the process. Before a listener goes to a program that does not know of it, call
 // [Unmark], and then accept and ask until the queue is empty: what was promised to a client stays promised.
@@ -106,6 +107,6 @@ var (
 	ErrNoPrograms = errors.New("no SMC option for this socket (ismfs doctor tells more)")
 	// ErrNoDevice: no device on this host has the tag: it never had, or has not any more.
 	ErrNoDevice = errors.New("the device takes no sockets: it was mounted with --sockets=off, or its programs could not be attached")
-	// ErrNotMarked: neither the socket nor the listener it came from was marked.
+	// ErrNotMarked: the socket was not marked, and if it was accepted, its client was told nothing.
 	ErrNotMarked = errors.New("the socket was never marked")
 )

@@ -113,7 +113,7 @@ func TestJudgements(t *testing.T) {
 		{"programs that this user cannot see", judgeSet(bpfLook{err: fmt.Errorf("%w: loading", bpf.ErrNotPermitted)}), statusWarn, false, "sudo ismfs doctor"},
 		{"programs that cannot be loaded", judgeSet(bpfLook{err: bpf.ErrNotSupported}), statusWarn, false, "cannot be seen"},
 		{"programs of others", judgeSet(bpfLook{Report: bpf.Report{Loads: true}, err: bpf.ErrOtherSet}), statusWarn, false, "another set"},
-		{"programs", judgeSet(set(2, true, false)), statusOK, false, "/v1: devices 01000000000000; 2 sockets listen or have not asked; 1 of dead daemons"},
+		{"programs", judgeSet(set(2, true, false)), statusOK, false, "/v2: devices 01000000000000; 2 sockets listen or have not asked; 1 of dead daemons"},
 		{"programs of many", judgeSet(set(0, slices.Repeat([]bool{true}, 11)...)), statusOK, false, "08000000000000 and 3 more"},
 		{"programs of the dead", judgeSet(set(1, make([]bool, 300)...)), statusWarn, false, "no devices; 1 sockets listen or have not asked; 300 of dead daemons"},
 		{"programs of nobody", judgeSet(set(1)), statusWarn, false, "--replace"},
@@ -163,7 +163,7 @@ func mounts(states ...mountState) mountFacts { return mountFacts{mounts: states}
 
 // set is a look at programs with devices whose daemons live or not.
 func set(waiting int, alive ...bool) bpfLook {
-	l := bpfLook{Report: bpf.Report{Loads: true, Set: "/sys/fs/bpf/ismfs/v1", Attached: true, Waiting: waiting}}
+	l := bpfLook{Report: bpf.Report{Loads: true, Set: "/sys/fs/bpf/ismfs/v2", Attached: true, Waiting: waiting}}
 	for i, a := range alive {
 		l.Devices = append(l.Devices, bpf.Device{Tag: smcopt.Tag{byte(i + 1)}, Alive: a})
 	}
