@@ -40,17 +40,23 @@ static void adopt(struct ismfs_procs *procs, uint32_t line)
 		return;
 	if (number > NUMBERS || !atomic_compare_exchange_strong(&table[number - 1].line, &none, line))
 		slot_free(procs, line);
+	else
+		table_reach_to((int)number - 1);
 }
 
-/* NULL in between, so that who has got a line on the device before takes it back, or it is seen here. */
+/*
+ * NULL in between, so that who has got a line on the device before takes it back, or it is seen here. In a child of fork each page that is
+ * looked at is one more to be found, and each that is written one to be copied.
+ */
 static void renew(struct device *d)
 {
 	lock_take(&renewing);
 	if (atomic_load(&listing) != d) {
 		atomic_store(&listing, NULL);
 		plain_not_again();
-		for (int fd = 0; fd < NUMBERS; fd++)
-			atomic_store(&table[fd].line, 0);
+		for (int fd = 0, end = table_end(); fd < NUMBERS && fd < end; fd++)
+			if (atomic_load(&table[fd].line) != 0)
+				atomic_store(&table[fd].line, 0);
 		slots_found(d->procs, adopt);
 		atomic_store(&listing, d);
 	}
@@ -70,6 +76,7 @@ static HOT uint32_t line_of(int fd, struct device *d)
 		return line;
 	if (!process_is_ours())
 		return 0;
+	table_reach_to(fd);
 	line = slot_take(d->procs);
 	if (line == 0 || !atomic_compare_exchange_strong(at, &none, line)) {
 		slot_free(d->procs, line);
@@ -151,18 +158,18 @@ static bool is_connection(int fd)
 	return getpeername(fd, (struct sockaddr *)&a, &size) == 0 && is_tcp(fd);
 }
 
-static void describe(struct sock *s, int fd, struct device *d)
+static void describe(struct sock *s, int fd, struct device *d, uint32_t line)
 {
 	unsigned char b[SLOT_SIZE];
 
-	slot_read(d->procs, atomic_load(&table[fd].line), b);
+	slot_read(d->procs, line, b);
 	s->shared->client = b[LINE_ROLE] == 1;
 	memcpy(&s->shared->reason, b + LINE_REASON, 4);
 	sock_describe(s, fd);
 }
 
 /* Under the lock that whoever closes the number has to take once a sock is there: what is described is what was noted, and is there still. */
-static void keep(int fd, struct device *d)
+static void keep(int fd, struct device *d, uint32_t line)
 {
 	struct sock *s = sock_new(SOCK_PLAIN, true);
 	uintptr_t entry = (uintptr_t)s | TABLE_PLAIN;
@@ -173,7 +180,7 @@ static void keep(int fd, struct device *d)
 	lock_take(&ends_lock);
 	kept = table_swap(fd, NOTE_TCP, entry);
 	if (kept && s->device == d && is_connection(fd)) {
-		describe(s, fd, d);
+		describe(s, fd, d, line);
 	} else if (kept) {
 		(void)table_swap(fd, entry, NOTE_NONE);
 		kept = false;
@@ -189,12 +196,14 @@ void plain_keep(int fd)
 {
 	struct device *d = atomic_load(&listing);
 	int saved = errno;
+	uint32_t line;
 
 	if (table_noted(fd, NOTE_FRESH)) {
 		(void)table_swap(fd, NOTE_FRESH, NOTE_NONE);
 	} else if (table_noted(fd, NOTE_TCP)) {
-		if (d != NULL && atomic_load(&table[fd].line) != 0 && d == device_current())
-			keep(fd, d);
+		line = atomic_load(&table[fd].line);
+		if (d != NULL && line != 0 && d == device_current())
+			keep(fd, d, line);
 		else
 			(void)table_swap(fd, NOTE_TCP, NOTE_NONE);
 	}

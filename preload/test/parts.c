@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "../../clients/c/procs.h"
@@ -203,8 +204,24 @@ static void another_device_meanwhile(void)
 	check(number == 71 + 1);
 }
 
+/* Of numbers that the program has never had. Each page of the table is one to be found, in each child of fork. */
+static void lines_of_few(void)
+{
+	enum { PAGE = 4096, PAGES = 4 };
+	uintptr_t from = ((uintptr_t)&table[2048] + PAGE - 1) / PAGE * PAGE;
+	unsigned char found[PAGES] = { 0 };
+
+	(void)madvise((void *)from, PAGES * PAGE, MADV_NOHUGEPAGE); /* EINVAL: the kernel has none */
+	check(madvise((void *)from, PAGES * PAGE, MADV_DONTNEED) == 0);
+	check(list(70, device_new()));
+	check(mincore((void *)from, PAGES * PAGE, found) == 0);
+	for (int i = 0; i < PAGES; i++)
+		check(!(found[i] & 1));
+}
+
 int main(void)
 {
+	RUN(lines_of_few);
 	RUN(another_device_meanwhile);
 	if (ticks() == 0) /* no such clock: nothing is the same once more */
 		return 0;
