@@ -14,7 +14,7 @@
 
 /* A number keeps its line, so not all that there is room for may become such. */
 enum { NUMBERS = 4096 };
-enum { LINE_ROLE = 5, LINE_REASON = 68, LINE_NUMBER = 76 };
+enum { LINE_ROLE = 5, LINE_REASON = 68, LINE_NUMBER = 76, SERVER = 2 };
 
 HOT_DATA struct plain_again plain_again;
 HOT_DATA static struct device *_Atomic listing; /* that the lines are on */
@@ -93,9 +93,9 @@ static HOT uint32_t line_of(int fd, struct device *d)
 
 struct plain_before plain_before(void)
 {
-	uint64_t n = atomic_load(&turns);
+	uint64_t n = atomic_load(&turns), before = ticks();
 
-	return (struct plain_before){ .span = ticks_span(now_ns()), .turns = n };
+	return (struct plain_before){ .span = ticks_span(before, now_ns()), .turns = n };
 }
 
 void plain_not_again(void)
@@ -125,7 +125,7 @@ void plain_again_to(const union address *peer, struct device *d, const struct pl
 
 HOT bool plain_list(int fd, struct device *d, bool client, uint32_t reason, const union address *peer)
 {
-	unsigned char b[SLOT_SIZE] = { [LINE_IS] = 1, [LINE_ROLE] = client ? 1 : 2, [6] = 1, [7] = SMC_ACTIVE };
+	unsigned char b[SLOT_SIZE] = { [LINE_IS] = 1, [LINE_ROLE] = client ? 1 : SERVER, [6] = 1, [7] = SMC_ACTIVE };
 	uint32_t line, number = (uint32_t)fd + 1;
 	bool six = !address_is_four(peer);
 
@@ -147,6 +147,36 @@ HOT bool plain_list(int fd, struct device *d, bool client, uint32_t reason, cons
 		return false;
 	tell_fallback(d, client, fd, reason, 0);
 	return true;
+}
+
+/* The line stays the number's, but says nothing of it: no process has the descriptor that is named. */
+static void unlist(int fd)
+{
+	static const uint32_t nowhere = UINT32_C(1) << 31;
+	unsigned char b[SLOT_SIZE] = { [LINE_IS] = 1, [LINE_ROLE] = SERVER, [6] = 1, [7] = SMC_ACTIVE, [LINE_FAMILY] = 4 };
+	struct device *d;
+
+	memcpy(b + LINE_NUMBER, &nowhere, 4);
+	lock_take(&renewing);
+	d = atomic_load(&listing);
+	if (d != NULL)
+		slot_write(d->procs, atomic_load(&table[fd].line), b);
+	lock_release(&renewing);
+}
+
+void plain_unknown(int fd)
+{
+	bool listed;
+
+	if ((unsigned int)fd >= TABLE_SIZE)
+		return;
+	listed = atomic_load_explicit(&table[fd].line, memory_order_relaxed) != 0;
+	if ((!listed && table_noted(fd, NOTE_NONE)) || !process_is_ours())
+		return;
+	if (!table_note(fd, NOTE_NONE))
+		sock_stale(fd, NOTE_NONE);
+	if (listed)
+		unlist(fd);
 }
 
 /* Not one whose close was not seen. */
@@ -198,9 +228,8 @@ void plain_keep(int fd)
 	int saved = errno;
 	uint32_t line;
 
-	if (table_noted(fd, NOTE_FRESH)) {
-		(void)table_swap(fd, NOTE_FRESH, NOTE_NONE);
-	} else if (table_noted(fd, NOTE_TCP)) {
+	plain_not_fresh(fd);
+	if (table_noted(fd, NOTE_TCP)) {
 		line = atomic_load(&table[fd].line);
 		if (d != NULL && line != 0 && d == device_current())
 			keep(fd, d, line);
