@@ -12,6 +12,8 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ismfs/ismfs/procs"
 )
 
@@ -26,26 +28,11 @@ const mostFound = 4096
 // the table of all the host's connections for each, and who lists waits for it: some 10 ms.
 const mostTables = 64
 
-// canFindSockets reports whether the daemon may look at the descriptors of a process, and at its namespace's connections.
+// canFindSockets reports whether the daemon may look at the descriptors of a process. Each process that uses connections waits for
+// the answer once, so it takes two calls: who may see its namespaces may read the links, too.
 func canFindSockets(pid int) bool {
-	task, _ := taskOf(pid)
-	dir, err := os.Open(task + "/fd")
-	if err != nil {
-		return false
-	}
-	defer dir.Close()
-	names, err := dir.Readdirnames(1)
-	if err != nil {
-		return false
-	}
-	if _, err := os.Readlink(task + "/fd/" + names[0]); err != nil {
-		return false
-	}
-	f, err := os.Open(task + "/net/tcp")
-	if err != nil {
-		return false
-	}
-	return f.Close() == nil
+	task, netNS := taskOf(pid)
+	return netNS != 0 && unix.Faccessat(unix.AT_FDCWD, task+"/fd", unix.R_OK|unix.X_OK, unix.AT_EACCESS) == nil
 }
 
 // taskOf returns where /proc shows a thread of a process with its descriptors, and the network namespace that this one is in, 0 if it

@@ -8,6 +8,7 @@
 #include "debug.h"
 #include "handshake.h"
 #include "io.h"
+#include "plain.h"
 #include "poll.h"
 #include "real.h"
 #include "table.h"
@@ -179,12 +180,72 @@ EXPORT HOT ssize_t recv(int fd, void *b, size_t n, int flags)
 	return real()->recv(fd, b, n, flags);
 }
 
+/* ---- messages, which pass descriptors ---- */
+
+/* A connection that nobody has answered yet passes as TCP. One whose bytes do not go through TCP is nothing to whom it is passed. */
+static bool can_pass(int fd)
+{
+	struct sock *s = table_moves(fd) ? table_get(fd, false) : NULL;
+	int kind;
+
+	plain_not_fresh(fd);
+	if (s == NULL)
+		return true;
+	if (!handshake_refuse(s, fd))
+		(void)handshake_drive(s, fd);
+	kind = sock_kind(s);
+	sock_put(s);
+	if (kind != SOCK_SMC && kind != SOCK_HANDSHAKE && kind != SOCK_ELSEWHERE)
+		return true;
+	debug("fd %d is in SMC-D mode and cannot be passed to another process", fd);
+	return false;
+}
+
+/* Asks of each descriptor that a message passes. The lengths are 32 bits wide where the program is one of musl, which fills nothing else in. */
+static bool all_passed(const struct msghdr *m, bool (*f)(int fd))
+{
+	const unsigned char *at = m->msg_control;
+	size_t left = (uint32_t)m->msg_controllen;
+
+	while (at != NULL && left >= sizeof(struct cmsghdr)) {
+		struct cmsghdr c;
+		size_t size;
+
+		memcpy(&c, at, sizeof(c));
+		size = (uint32_t)c.cmsg_len;
+		if (size < sizeof(c) || size > left)
+			return true;
+		for (size_t i = sizeof(c); c.cmsg_level == SOL_SOCKET && c.cmsg_type == SCM_RIGHTS && i + sizeof(int) <= size; i += sizeof(int)) {
+			int passed;
+
+			memcpy(&passed, at + i, sizeof(passed));
+			if (!f(passed))
+				return false;
+		}
+		if (CMSG_ALIGN(size) > left)
+			return true;
+		at += CMSG_ALIGN(size);
+		left -= CMSG_ALIGN(size);
+	}
+	return true;
+}
+
+static bool has_come(int fd)
+{
+	plain_unknown(fd);
+	return true;
+}
+
 EXPORT ssize_t recvmsg(int fd, struct msghdr *m, int flags)
 {
 	ssize_t result;
 
-	if (!table_moves(fd) || !receive(fd, m->msg_iov, (int)m->msg_iovlen, flags, &result))
-		return real()->recvmsg(fd, m, flags);
+	if (!table_moves(fd) || !receive(fd, m->msg_iov, (int)m->msg_iovlen, flags, &result)) {
+		result = real()->recvmsg(fd, m, flags);
+		if (result >= 0)
+			(void)all_passed(m, has_come);
+		return result;
+	}
 	m->msg_namelen = 0;
 	m->msg_controllen = 0;
 	m->msg_flags = 0;
@@ -209,60 +270,13 @@ EXPORT ssize_t sendto(int fd, const void *b, size_t n, int flags, const struct s
 	return real()->sendto(fd, b, n, flags, to, size);
 }
 
-/* A connection that nobody has answered yet passes as TCP. One whose bytes do not go through TCP is nothing to whom it is passed. */
-static bool can_pass(int fd)
-{
-	struct sock *s = table_moves(fd) ? table_get(fd, false) : NULL;
-	int kind;
-
-	if (s == NULL)
-		return true;
-	if (!handshake_refuse(s, fd))
-		(void)handshake_drive(s, fd);
-	kind = sock_kind(s);
-	sock_put(s);
-	if (kind != SOCK_SMC && kind != SOCK_HANDSHAKE && kind != SOCK_ELSEWHERE)
-		return true;
-	debug("fd %d is in SMC-D mode and cannot be passed to another process", fd);
-	return false;
-}
-
-/* The lengths are 32 bits wide where the program is one of musl, which fills nothing else in. */
-static bool passes_connection(const struct msghdr *m)
-{
-	const unsigned char *at = m->msg_control;
-	size_t left = (uint32_t)m->msg_controllen;
-
-	while (at != NULL && left >= sizeof(struct cmsghdr)) {
-		struct cmsghdr c;
-		size_t size;
-
-		memcpy(&c, at, sizeof(c));
-		size = (uint32_t)c.cmsg_len;
-		if (size < sizeof(c) || size > left)
-			return false;
-		for (size_t i = sizeof(c); c.cmsg_level == SOL_SOCKET && c.cmsg_type == SCM_RIGHTS && i + sizeof(int) <= size; i += sizeof(int)) {
-			int passed;
-
-			memcpy(&passed, at + i, sizeof(passed));
-			if (!can_pass(passed))
-				return true;
-		}
-		if (CMSG_ALIGN(size) > left)
-			return false;
-		at += CMSG_ALIGN(size);
-		left -= CMSG_ALIGN(size);
-	}
-	return false;
-}
-
 EXPORT ssize_t sendmsg(int fd, const struct msghdr *m, int flags)
 {
 	ssize_t result;
 
 	if (table_moves(fd) && (odd(flags, &result) || move(fd, WRITES, m->msg_iov, (int)m->msg_iovlen, flags, &result)))
 		return result;
-	if (passes_connection(m)) {
+	if (!all_passed(m, can_pass)) {
 		errno = EOPNOTSUPP;
 		return -1;
 	}
@@ -275,7 +289,7 @@ EXPORT int sendmmsg(int fd, struct mmsghdr *m, unsigned int n, int flags)
 
 	if (!table_moves(fd)) {
 		for (unsigned int i = 0; i < n; i++)
-			if (passes_connection(&m[i].msg_hdr))
+			if (!all_passed(&m[i].msg_hdr, can_pass))
 				return (int)io_result(-EOPNOTSUPP);
 		return real()->sendmmsg(fd, m, n, flags);
 	}
@@ -306,9 +320,14 @@ EXPORT int recvmmsg(int fd, struct mmsghdr *m, unsigned int n, int flags, struct
 {
 	unsigned int got = 0;
 	int64_t deadline;
+	int result;
 
-	if (!table_moves(fd))
-		return real()->recvmmsg(fd, m, n, flags, timeout);
+	if (!table_moves(fd)) {
+		result = real()->recvmmsg(fd, m, n, flags, timeout);
+		for (int i = 0; i < result; i++)
+			(void)all_passed(&m[i].msg_hdr, has_come);
+		return result;
+	}
 	deadline = poll_deadline(timeout);
 	while (got < n) {
 		ssize_t one = recvmsg(fd, &m[got].msg_hdr, flags & ~MSG_WAITFORONE);

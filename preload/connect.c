@@ -69,10 +69,15 @@ static void stay_plain(int fd, bool client, uint32_t reason, const union address
 EXPORT HOT int socket(int domain, int type, int protocol)
 {
 	int fd = real()->socket(domain, type, protocol);
+	enum note note = NOTE_NONE;
 
-	if (fd >= 0 && (domain == AF_INET || domain == AF_INET6) && (type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) == SOCK_STREAM &&
+	if (fd < 0)
+		return fd;
+	if ((domain == AF_INET || domain == AF_INET6) && (type & ~(SOCK_NONBLOCK | SOCK_CLOEXEC)) == SOCK_STREAM &&
 	    (protocol == 0 || protocol == IPPROTO_TCP))
-		(void)table_note(fd, NOTE_FRESH);
+		note = NOTE_FRESH;
+	if (!table_noted(fd, note) && !table_note(fd, note))
+		sock_stale(fd, note);
 	return fd;
 }
 
@@ -88,8 +93,8 @@ static uint32_t mark(int fd, const struct device *d, const union address *peer, 
 	int err;
 
 	*unasked = !fast_open && servers_plain(peer) && (table_noted(fd, NOTE_FRESH) || smcopt_ask(fd) == -ENODATA);
-	if (!*unasked && table_noted(fd, NOTE_FRESH))
-		(void)table_swap(fd, NOTE_FRESH, NOTE_NONE);
+	if (!*unasked)
+		plain_not_fresh(fd);
 	err = *unasked ? 0 : fast_open ? -EINVAL : smcopt_mark(fd, d);
 	*tcp = (err != -ENOPROTOOPT && err != -EOPNOTSUPP) || is_tcp(fd);
 	switch (err) {
@@ -318,8 +323,10 @@ EXPORT int listen(int fd, int backlog)
 	struct sock *s = NULL;
 	int result;
 
+	if (table_noted(fd, NOTE_TCP))
+		plain_keep(fd); /* its close may not have been seen */
 	/* Marked before the first client can be answered; without a device, when there is one. */
-	if (!table_has(fd) && !table_noted(fd, NOTE_TCP) && !environment_off() && is_tcp(fd))
+	if (!table_has(fd) && !environment_off() && is_tcp(fd))
 		s = listener_new(fd);
 	result = real()->listen(fd, backlog);
 	if (s == NULL)
@@ -481,8 +488,10 @@ static HOT int accept_with(int fd, struct sockaddr *from, socklen_t *size, int f
 		if (size != NULL)
 			*size = room;
 		made = listener != NULL && wait_for_client(listener, fd, since) < 0 ? -1 : accept_from(fd, from, size, flags, &peer);
-		if (listener == NULL)
+		if (listener == NULL) {
+			plain_unknown(made);
 			return made;
+		}
 		kept = made < 0 || take(made, flags, listener, &peer);
 		if (made >= 0) {
 			sock_put(listener);

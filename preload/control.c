@@ -148,7 +148,7 @@ static int control(int fd, int command, long argument)
 {
 	int result = real()->fcntl(fd, command, argument);
 
-	if (result < 0 || (!table_has(fd) && table_noted(fd, NOTE_NONE)))
+	if (result < 0)
 		return result;
 	if (command == F_DUPFD || command == F_DUPFD_CLOEXEC)
 		sock_alias(fd, result);

@@ -116,11 +116,12 @@ static void judge(struct device *d, dev_t at)
 /* Now and then, by one thread: who has no connections hears nothing of its daemon. */
 static void check_mount(struct device *d)
 {
+	uint64_t before = ticks();
 	int64_t now = now_ns();
 	dev_t at;
 
 	if (now - atomic_load_explicit(&looked, memory_order_relaxed) < look_pause) {
-		span_put(&no_look, ticks_span(now));
+		span_put(&no_look, ticks_span(before, now));
 		return;
 	}
 	if (!lock_try(&device_lock))

@@ -21,6 +21,7 @@
 
 #include "handshake.h"
 #include "inherit.h"
+#include "plain.h"
 #include "real.h"
 #include "sock.h"
 #include "table.h"
@@ -127,6 +128,8 @@ static void before_exec(struct exec_state *e)
 		of_table(e);
 		return;
 	}
+	for (int fd = 0, end = table_end(); fd < end; fd++)
+		plain_not_fresh(fd);
 	inherit_each(look_up, e);
 	lock_forget_thread(); /* the parent's thread goes on with what the child has learned of itself */
 }

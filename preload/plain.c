@@ -14,7 +14,7 @@
 
 /* A number keeps its line, so not all that there is room for may become such. */
 enum { NUMBERS = 4096 };
-enum { LINE_ROLE = 5, LINE_REASON = 68, LINE_NUMBER = 76 };
+enum { LINE_ROLE = 5, LINE_REASON = 68, LINE_NUMBER = 76, SERVER = 2 };
 
 HOT_DATA struct plain_again plain_again;
 HOT_DATA static struct device *_Atomic listing; /* that the lines are on */
@@ -40,17 +40,23 @@ static void adopt(struct ismfs_procs *procs, uint32_t line)
 		return;
 	if (number > NUMBERS || !atomic_compare_exchange_strong(&table[number - 1].line, &none, line))
 		slot_free(procs, line);
+	else
+		table_reach_to((int)number - 1);
 }
 
-/* NULL in between, so that who has got a line on the device before takes it back, or it is seen here. */
+/*
+ * NULL in between, so that who has got a line on the device before takes it back, or it is seen here. In a child of fork each page that is
+ * looked at is one more to be found, and each that is written one to be copied.
+ */
 static void renew(struct device *d)
 {
 	lock_take(&renewing);
 	if (atomic_load(&listing) != d) {
 		atomic_store(&listing, NULL);
 		plain_not_again();
-		for (int fd = 0; fd < NUMBERS; fd++)
-			atomic_store(&table[fd].line, 0);
+		for (int fd = 0, end = table_end(); fd < NUMBERS && fd < end; fd++)
+			if (atomic_load(&table[fd].line) != 0)
+				atomic_store(&table[fd].line, 0);
 		slots_found(d->procs, adopt);
 		atomic_store(&listing, d);
 	}
@@ -70,6 +76,7 @@ static HOT uint32_t line_of(int fd, struct device *d)
 		return line;
 	if (!process_is_ours())
 		return 0;
+	table_reach_to(fd);
 	line = slot_take(d->procs);
 	if (line == 0 || !atomic_compare_exchange_strong(at, &none, line)) {
 		slot_free(d->procs, line);
@@ -86,9 +93,9 @@ static HOT uint32_t line_of(int fd, struct device *d)
 
 struct plain_before plain_before(void)
 {
-	uint64_t n = atomic_load(&turns);
+	uint64_t n = atomic_load(&turns), before = ticks();
 
-	return (struct plain_before){ .span = ticks_span(now_ns()), .turns = n };
+	return (struct plain_before){ .span = ticks_span(before, now_ns()), .turns = n };
 }
 
 void plain_not_again(void)
@@ -118,7 +125,7 @@ void plain_again_to(const union address *peer, struct device *d, const struct pl
 
 HOT bool plain_list(int fd, struct device *d, bool client, uint32_t reason, const union address *peer)
 {
-	unsigned char b[SLOT_SIZE] = { [LINE_IS] = 1, [LINE_ROLE] = client ? 1 : 2, [6] = 1, [7] = SMC_ACTIVE };
+	unsigned char b[SLOT_SIZE] = { [LINE_IS] = 1, [LINE_ROLE] = client ? 1 : SERVER, [6] = 1, [7] = SMC_ACTIVE };
 	uint32_t line, number = (uint32_t)fd + 1;
 	bool six = !address_is_four(peer);
 
@@ -142,6 +149,36 @@ HOT bool plain_list(int fd, struct device *d, bool client, uint32_t reason, cons
 	return true;
 }
 
+/* The line stays the number's, but says nothing of it: no process has the descriptor that is named. */
+static void unlist(int fd)
+{
+	static const uint32_t nowhere = UINT32_C(1) << 31;
+	unsigned char b[SLOT_SIZE] = { [LINE_IS] = 1, [LINE_ROLE] = SERVER, [6] = 1, [7] = SMC_ACTIVE, [LINE_FAMILY] = 4 };
+	struct device *d;
+
+	memcpy(b + LINE_NUMBER, &nowhere, 4);
+	lock_take(&renewing);
+	d = atomic_load(&listing);
+	if (d != NULL)
+		slot_write(d->procs, atomic_load(&table[fd].line), b);
+	lock_release(&renewing);
+}
+
+void plain_unknown(int fd)
+{
+	bool listed;
+
+	if ((unsigned int)fd >= TABLE_SIZE)
+		return;
+	listed = atomic_load_explicit(&table[fd].line, memory_order_relaxed) != 0;
+	if ((!listed && table_noted(fd, NOTE_NONE)) || !process_is_ours())
+		return;
+	if (!table_note(fd, NOTE_NONE))
+		sock_stale(fd, NOTE_NONE);
+	if (listed)
+		unlist(fd);
+}
+
 /* Not one whose close was not seen. */
 static bool is_connection(int fd)
 {
@@ -151,18 +188,18 @@ static bool is_connection(int fd)
 	return getpeername(fd, (struct sockaddr *)&a, &size) == 0 && is_tcp(fd);
 }
 
-static void describe(struct sock *s, int fd, struct device *d)
+static void describe(struct sock *s, int fd, struct device *d, uint32_t line)
 {
 	unsigned char b[SLOT_SIZE];
 
-	slot_read(d->procs, atomic_load(&table[fd].line), b);
+	slot_read(d->procs, line, b);
 	s->shared->client = b[LINE_ROLE] == 1;
 	memcpy(&s->shared->reason, b + LINE_REASON, 4);
 	sock_describe(s, fd);
 }
 
 /* Under the lock that whoever closes the number has to take once a sock is there: what is described is what was noted, and is there still. */
-static void keep(int fd, struct device *d)
+static void keep(int fd, struct device *d, uint32_t line)
 {
 	struct sock *s = sock_new(SOCK_PLAIN, true);
 	uintptr_t entry = (uintptr_t)s | TABLE_PLAIN;
@@ -173,7 +210,7 @@ static void keep(int fd, struct device *d)
 	lock_take(&ends_lock);
 	kept = table_swap(fd, NOTE_TCP, entry);
 	if (kept && s->device == d && is_connection(fd)) {
-		describe(s, fd, d);
+		describe(s, fd, d, line);
 	} else if (kept) {
 		(void)table_swap(fd, entry, NOTE_NONE);
 		kept = false;
@@ -189,12 +226,13 @@ void plain_keep(int fd)
 {
 	struct device *d = atomic_load(&listing);
 	int saved = errno;
+	uint32_t line;
 
-	if (table_noted(fd, NOTE_FRESH)) {
-		(void)table_swap(fd, NOTE_FRESH, NOTE_NONE);
-	} else if (table_noted(fd, NOTE_TCP)) {
-		if (d != NULL && atomic_load(&table[fd].line) != 0 && d == device_current())
-			keep(fd, d);
+	plain_not_fresh(fd);
+	if (table_noted(fd, NOTE_TCP)) {
+		line = atomic_load(&table[fd].line);
+		if (d != NULL && line != 0 && d == device_current())
+			keep(fd, d, line);
 		else
 			(void)table_swap(fd, NOTE_TCP, NOTE_NONE);
 	}

@@ -82,6 +82,16 @@ void plain_not_again(void);
 void plain_keep(int fd);
 void plain_keep_all(void);
 
+/* Something has come to a number of which the library knows nothing: what was noted or listed there does not speak of it. */
+void plain_unknown(int fd);
+
+/* The socket as the program has made it may be marked from now on. */
+static inline void plain_not_fresh(int fd)
+{
+	if (table_noted(fd, NOTE_FRESH))
+		(void)table_swap(fd, NOTE_FRESH, NOTE_NONE);
+}
+
 /* In a child of fork: the lines are its parent's. */
 void plain_forked(void);
 

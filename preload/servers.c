@@ -93,6 +93,7 @@ void servers_said_other(const union address *a)
 
 void servers_took_up(const union address *a)
 {
+	plain_not_again();
 	note(a, 0);
 }
 

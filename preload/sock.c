@@ -286,19 +286,40 @@ bool sock_drop(int fd)
 	return true;
 }
 
+void sock_stale(int fd, enum note note)
+{
+	struct sock *s;
+	bool ended;
+
+	if (!process_is_ours())
+		return;
+	s = take_out(fd, &ended);
+	(void)table_note(fd, note);
+	if (s == NULL)
+		return;
+	epoll_forget(s, fd);
+	if (ended)
+		release(s, -1);
+	sock_put(s);
+}
+
 void sock_alias(int from, int to)
 {
 	struct sock *s;
 	uintptr_t entry;
 
-	if ((unsigned int)from >= TABLE_SIZE)
+	if ((unsigned int)from >= TABLE_SIZE) {
+		plain_unknown(to);
 		return;
+	}
 	if ((table_noted(from, NOTE_FRESH) || table_noted(from, NOTE_TCP)) && process_is_ours())
 		plain_keep(from);
 	entry = table_entry(from);
 	s = !is_note(entry) ? table_get(from, true) : NULL;
-	if (s == NULL)
+	if (s == NULL) {
+		plain_unknown(to);
 		return;
+	}
 	if ((unsigned int)to >= TABLE_SIZE || !process_is_ours()) {
 		sock_put(s);
 		return;

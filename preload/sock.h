@@ -26,6 +26,7 @@
 #include "holders.h"
 #include "link.h"
 #include "spin.h"
+#include "table.h"
 
 enum kind { SOCK_CONNECTING = 1, SOCK_HANDSHAKE, SOCK_SMC, SOCK_PLAIN, SOCK_FAILED, SOCK_LISTENER, SOCK_ELSEWHERE };
 
@@ -123,6 +124,9 @@ bool sock_drop(int fd);
 
 /* One more descriptor of the same socket. */
 void sock_alias(int from, int to);
+
+/* The kernel has just given a number that the table has a socket of, whose close was not seen: it goes, without a call on the number. */
+void sock_stale(int fd, enum note note);
 
 /*
  * Held by a fork, so that what it counts is what the child finds: no connection comes about meanwhile, and no descriptor goes. Taken before

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 
 #include "inherit.h"
+#include "plain.h"
 #include "real.h"
 #include "sock.h"
 #include "table.h"
@@ -22,6 +23,7 @@ static void before_spawn(bool all)
 	for (int fd = 0, end = table_end(); fd < end; fd++) {
 		struct sock *s = table_moves(fd) && (all || inherit_stays(fd)) ? table_get(fd, false) : NULL;
 
+		plain_not_fresh(fd);
 		if (s == NULL)
 			continue;
 		inherit_prepare(s, fd);

@@ -31,10 +31,10 @@ struct span {
 };
 
 /*
- * Two milliseconds from now, in which what the kernel's clock has said still holds. How many ticks these are is seen by what has gone by since an
- * earlier call of this thread's; none, if that cannot be told.
+ * Two milliseconds, in which what the kernel's clock has just said still holds, from the tick on that was asked for before it. How many ticks
+ * these are is seen by what has gone by since an earlier call of this thread's; none, if that cannot be told.
  */
-struct span ticks_span(int64_t now);
+struct span ticks_span(uint64_t before, int64_t now);
 
 /* What threads share of one: each word is true of some time of late, so that those of two fit together. */
 struct shared_span {

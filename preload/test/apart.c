@@ -52,38 +52,6 @@ static void accepted_for_exec(void)
 	check(close(listener) == 0);
 }
 
-static ssize_t pass(int over, int fd)
-{
-	union {
-		struct cmsghdr header;
-		char room[CMSG_SPACE(sizeof(int))];
-	} control = { 0 };
-	struct iovec iov = { "f", 1 };
-	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control) };
-
-	control.header.cmsg_len = CMSG_LEN(sizeof(int));
-	control.header.cmsg_level = SOL_SOCKET;
-	control.header.cmsg_type = SCM_RIGHTS;
-	memcpy(CMSG_DATA(&control.header), &fd, sizeof(fd));
-	return sendmsg(over, &m, 0);
-}
-
-static int take(int over)
-{
-	union {
-		struct cmsghdr header;
-		char room[CMSG_SPACE(sizeof(int))];
-	} control = { 0 };
-	char b;
-	struct iovec iov = { &b, 1 };
-	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control) };
-	int fd = -1;
-
-	check(recvmsg(over, &m, 0) == 1 && control.header.cmsg_type == SCM_RIGHTS);
-	memcpy(&fd, CMSG_DATA(&control.header), sizeof(fd));
-	return fd;
-}
-
 /* One process accepts, another one serves. */
 static void accepted_to_pass(void)
 {
@@ -95,7 +63,7 @@ static void accepted_to_pass(void)
 	server = fork();
 	check(server >= 0);
 	if (server == 0) {
-		fd = take(over[1]);
+		fd = take_passed(over[1]);
 		read_all(fd, b, 5);
 		check(write(fd, b, 5) == 5);
 		_exit(0);
@@ -276,7 +244,7 @@ static void peeked_past_the_ring(void)
 /* The other program: it takes the listener, and serves one client. */
 int serve_taken(int over)
 {
-	int listener = take(over), fd = accept(listener, NULL, NULL);
+	int listener = take_passed(over), fd = accept(listener, NULL, NULL);
 	char b[5];
 
 	check(fd >= 0);

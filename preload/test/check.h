@@ -47,6 +47,10 @@ void wants_end(int fd);
 int accept_one(int listener);
 void set_nonblocking(int fd, int on);
 
+/* Passes a descriptor over a Unix socket, as sendmsg returns; takes the other end's. */
+ssize_t pass(int over, int fd);
+int take_passed(int over);
+
 /* A child's end. */
 void ended_well(pid_t child);
 

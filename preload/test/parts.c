@@ -1,15 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Parts of the library by themselves, at moments that no program can choose: this one has the library's objects in it. */
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "../../clients/c/procs.h"
 #include "../../clients/c/smc.h"
 #include "../plain.h"
+#include "../servers.h"
+#include "../sock.h"
 #include "check.h"
 
 static const uint64_t long_time = UINT64_C(1) << 40;
@@ -84,22 +89,51 @@ static void spans_begin(void)
 static void *see_jumps(void *nothing)
 {
 	int64_t now = 1000000000;
-	struct span s = ticks_span(now);
+	struct span s = ticks_span(ticks(), now);
 
 	check(s.ticks == 0); /* of this thread's first time it cannot be told */
-	wait_ticks(s.from, 64000000);
-	s = ticks_span(now += 2000000);
+	wait_ticks(s.from, 65000000);
+	s = ticks_span(ticks(), now += 2000000);
 	check(s.ticks == 0);
 	wait_ticks(s.from, 1000000);
-	check(ticks_span(now + 1000000000).ticks != 0);
+	check(ticks_span(ticks(), now + 1000000000).ticks != 0);
 	return nothing;
+}
+
+static void in_new_thread(void *(*f)(void *nothing))
+{
+	pthread_t thread;
+
+	check(pthread_create(&thread, NULL, f, NULL) == 0 && pthread_join(thread, NULL) == 0);
 }
 
 static void spans_of_clocks_that_jump(void)
 {
-	pthread_t thread;
+	in_new_thread(see_jumps);
+}
 
-	check(pthread_create(&thread, NULL, see_jumps, NULL) == 0 && pthread_join(thread, NULL) == 0);
+/* A thread that has to wait where it asks the clocks has no longer spans by that. */
+static void *see_waits(void *nothing)
+{
+	enum { SHORT = 100000, LONG = 20000000 };
+	int64_t now = 1000000000;
+	uint64_t first = ticks(), before;
+	struct span s;
+
+	wait_ticks(first, LONG);
+	(void)ticks_span(first, now);
+	before = ticks();
+	wait_ticks(before, SHORT);
+	before = ticks();
+	wait_ticks(before, LONG);
+	s = ticks_span(before, now + 2000000);
+	check(s.from == before && s.ticks <= before - first - LONG);
+	return nothing;
+}
+
+static void spans_of_threads_that_wait(void)
+{
+	in_new_thread(see_waits);
 }
 
 /* ---- the same once more ---- */
@@ -134,6 +168,11 @@ static void again(void)
 	plain_again_to(&peer, d, &before);
 	check(may_again(70) && !may_again(71));
 	plain_not_again();
+	check(!may_again(70));
+	before.turns = plain_before().turns;
+	plain_again_to(&peer, d, &before);
+	check(may_again(70));
+	servers_took_up(&peer);
 	check(!may_again(70));
 }
 
@@ -203,9 +242,117 @@ static void another_device_meanwhile(void)
 	check(number == 71 + 1);
 }
 
+/* ---- closes that were not seen ---- */
+
+/* The number that the next descriptor gets. */
+static int next_number(void)
+{
+	int fd = dup(2);
+
+	check(fd >= 0 && close(fd) == 0);
+	return fd;
+}
+
+static int socket_at_sock(int type)
+{
+	int fd = next_number();
+	struct sock *s = sock_new(SOCK_PLAIN, true);
+
+	check(s != NULL);
+	table_set(fd, s, true);
+	sock_put(s);
+	check(socket(AF_INET, type, 0) == fd && s->ended && atomic_load(&s->refs) == 0);
+	return fd;
+}
+
+static int socket_at_note(int type, enum note note)
+{
+	int fd = next_number();
+
+	check(table_note(fd, note) && socket(AF_INET, type, 0) == fd);
+	return fd;
+}
+
+static void sockets_at_stale_numbers(void)
+{
+	int fd = socket_at_sock(SOCK_STREAM);
+
+	check(table_noted(fd, NOTE_FRESH) && close(fd) == 0);
+	fd = socket_at_sock(SOCK_DGRAM);
+	check(table_noted(fd, NOTE_NONE) && close(fd) == 0);
+	fd = socket_at_note(SOCK_DGRAM, NOTE_FRESH);
+	check(table_noted(fd, NOTE_NONE) && close(fd) == 0);
+	fd = socket_at_note(SOCK_STREAM, NOTE_TCP);
+	check(table_noted(fd, NOTE_FRESH) && close(fd) == 0);
+}
+
+static void copies_at_stale_numbers(void)
+{
+	int fd = next_number();
+
+	check(table_note(fd, NOTE_TCP) && dup(2) == fd && table_noted(fd, NOTE_NONE));
+	check(table_note(fd, NOTE_TCP) && close(fd) == 0 && table_note(fd, NOTE_TCP));
+	check(fcntl(2, F_DUPFD, 0) == fd && table_noted(fd, NOTE_NONE) && close(fd) == 0);
+}
+
+static void listen_at_stale_number(void)
+{
+	int fd = socket_at_note(SOCK_STREAM, NOTE_NONE);
+
+	check(table_note(fd, NOTE_TCP) && listen(fd, 1) == 0 && !table_noted(fd, NOTE_TCP) && close(fd) == 0);
+}
+
+/* ---- other programs have it, too ---- */
+
+static void run_true(void)
+{
+	int status;
+	pid_t child = vfork();
+
+	check(child >= 0);
+	if (child == 0) {
+		execlp("true", "true", NULL);
+		_exit(1);
+	}
+	check(waitpid(child, &status, 0) == child && status == 0);
+}
+
+static void not_fresh_elsewhere(void)
+{
+	int fd = socket(AF_INET, SOCK_STREAM, 0), pair[2];
+
+	check(fd >= 0 && table_noted(fd, NOTE_FRESH) && system(":") == 0 && table_noted(fd, NOTE_NONE));
+	check(table_note(fd, NOTE_FRESH));
+	run_true();
+	check(table_noted(fd, NOTE_NONE) && table_note(fd, NOTE_FRESH) && socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
+	check(pass(pair[0], fd) == 1 && table_noted(fd, NOTE_NONE) && close(fd) == 0 && close(pair[0]) == 0 && close(pair[1]) == 0);
+}
+
+/* ---- pages ---- */
+
+/* Of numbers that the program has never had. Each page of the table is one to be found, in each child of fork. */
+static void lines_of_few(void)
+{
+	enum { PAGE = 4096, PAGES = 4 };
+	uintptr_t from = ((uintptr_t)&table[2048] + PAGE - 1) / PAGE * PAGE;
+	unsigned char found[PAGES] = { 0 };
+
+	(void)madvise((void *)from, PAGES * PAGE, MADV_NOHUGEPAGE); /* EINVAL: the kernel has none */
+	check(madvise((void *)from, PAGES * PAGE, MADV_DONTNEED) == 0);
+	check(list(70, device_new()));
+	check(mincore((void *)from, PAGES * PAGE, found) == 0);
+	for (int i = 0; i < PAGES; i++)
+		check(!(found[i] & 1));
+}
+
 int main(void)
 {
+	RUN(lines_of_few);
 	RUN(another_device_meanwhile);
+	RUN(sockets_at_stale_numbers);
+	RUN(copies_at_stale_numbers);
+	RUN(listen_at_stale_number);
+	RUN(not_fresh_elsewhere);
 	if (ticks() == 0) /* no such clock: nothing is the same once more */
 		return 0;
 	RUN(spans_end);
@@ -214,5 +361,6 @@ int main(void)
 	RUN(not_again_since);
 	RUN(not_again_later);
 	RUN(spans_of_clocks_that_jump);
+	RUN(spans_of_threads_that_wait);
 	return 0;
 }

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Connections that are on TCP from the beginning, of which the library keeps a note: under smc_run conns has one line of each. */
 #define _GNU_SOURCE
+#include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -74,6 +76,11 @@ static int lines_of(int fd)
 static void listed(int fd)
 {
 	check(getenv("LD_PRELOAD") == NULL || lines_of(fd) == 1);
+}
+
+static void unlisted(int fd)
+{
+	check(getenv("LD_PRELOAD") == NULL || lines_of(fd) == 0);
 }
 
 static void one_after_the_other(void)
@@ -183,10 +190,108 @@ static void closed_by_stdio(void)
 	check(close(p.server) == 0 && close(marked) == 0 && close(l) == 0);
 }
 
+/* And what fork has kept of it. */
+static void kept_and_closed_by_stdio(void)
+{
+	int l = listen_plain(), marked = listen_any(), option = option_of(marked);
+	struct pair p = plain_open(l);
+	FILE *f = fdopen(p.client, "r+");
+	pid_t child = fork();
+
+	check(f != NULL && child >= 0);
+	if (child == 0)
+		_exit(0);
+	ended_well(child);
+	check(fclose(f) == 0);
+	listener_has(option);
+	check(close(p.server) == 0 && close(marked) == 0 && close(l) == 0);
+}
+
+static int bound(void)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+	check(fd >= 0 && bind(fd, (struct sockaddr *)&a, sizeof(a)) == 0);
+	return fd;
+}
+
+/* A socket comes to its number, and is no connection. */
+static void copied_to_listen(void)
+{
+	int l = listen_plain(), marked = listen_any(), option = option_of(marked), own = bound(), copy;
+	struct pair p = plain_open(l);
+	FILE *f = fdopen(p.client, "r+");
+
+	check(f != NULL && fclose(f) == 0);
+	copy = dup(own);
+	check(copy == p.client && listen(copy, 1) == 0 && option_of(copy) == option);
+	check(close(copy) == 0 && close(own) == 0 && close(p.server) == 0 && close(marked) == 0 && close(l) == 0);
+}
+
+/* Two numbers that have lines, the lower one first, which are the next that the process gets. */
+static struct pair numbers_with_lines(int listener)
+{
+	struct pair p = plain_open(listener);
+
+	check(p.client < p.server);
+	pair_close(p);
+	return p;
+}
+
+/* A descriptor that comes over a Unix socket is one of which the library knows nothing. */
+static void of_unknown_listener(void)
+{
+	int l = listen_plain(), over[2], unknown, client, server;
+	struct pair p;
+
+	check(socketpair(AF_UNIX, SOCK_STREAM, 0, over) == 0 && pass(over[0], l) == 1);
+	unknown = take_passed(over[1]);
+	p = numbers_with_lines(l);
+	client = connect_to(l);
+	server = accept(unknown, NULL, NULL);
+	check(client == p.client && server == p.server);
+	listed(client);
+	unlisted(server);
+	check(close(server) == 0 && close(client) == 0);
+	client = connect_to(l);
+	server = accept_one(l);
+	check(client == p.client && server == p.server);
+	listed(client);
+	listed(server);
+	check(close(server) == 0 && close(client) == 0 && close(unknown) == 0 && close(l) == 0 && close(over[0]) == 0 && close(over[1]) == 0);
+}
+
+static void passed_to_its_number(void)
+{
+	int l = listen_plain(), over[2], fd, copy;
+	struct pair p, of;
+
+	check(socketpair(AF_UNIX, SOCK_STREAM, 0, over) == 0);
+	p = plain_open(l);
+	of = numbers_with_lines(l);
+	check(pass(over[0], p.client) == 1 && close(p.client) == 0);
+	fd = take_passed(over[1]);
+	check(fd == p.client);
+	unlisted(fd);
+	copy = dup(fd);
+	check(copy == of.client);
+	unlisted(copy);
+	check(close(copy) == 0);
+	copy = fcntl(fd, F_DUPFD, of.server);
+	check(copy == of.server);
+	unlisted(copy);
+	check(close(copy) == 0 && close(fd) == 0 && close(p.server) == 0 && close(l) == 0 && close(over[0]) == 0 && close(over[1]) == 0);
+}
+
 void test_plain(void)
 {
 	RUN(one_after_the_other);
 	RUN(closed_by_child_of_vfork);
 	RUN(closed_by_stdio);
+	RUN(kept_and_closed_by_stdio);
+	RUN(copied_to_listen);
+	RUN(of_unknown_listener);
+	RUN(passed_to_its_number);
 	RUN(closed_beside_fork);
 }
