@@ -94,7 +94,7 @@ static void propose(struct sock *s, int fd)
 	struct shared *sh = s->shared;
 	unsigned char b[CLC_MAX];
 
-	if (device_local(s->device, &sh->sent) != 0 || !sh->sent.active) {
+	if (s->device == NULL || device_local(s->device, &sh->sent) != 0 || !sh->sent.active) { /* NULL: it has gone since connect began */
 		decline(s, fd, SMC_DECL_NOSMCDEV);
 		return;
 	}
