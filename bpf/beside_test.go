@@ -219,6 +219,13 @@ func serverWritesOther(t *testing.T, tags ...smcopt.Tag) bool {
 	return with > 0
 }
 
+// inContainer puts the test into a cgroup below the host's, and returns the host as a daemon there sees it.
+func inContainer(t *testing.T, h host) host {
+	t.Helper()
+	h.wholeHost, h.cgroup = false, innerCgroup(t, h)
+	return h
+}
+
 // innerCgroup puts the test into a cgroup below the host's.
 func innerCgroup(t *testing.T, h host) string {
 	t.Helper()

@@ -129,8 +129,7 @@ func TestMissedWhileMoved(t *testing.T) {
 	h := newHost(t)
 	r := register(t, h, 1)
 	rest(t, r, true)
-	container := h
-	container.wholeHost, container.cgroup = false, innerCgroup(t, h)
+	container := inContainer(t, h)
 	c := register(t, container, 2)
 	l, at := listener(t, nil, loopback4, c.tag)
 	dial(t, nil, at)

@@ -243,8 +243,7 @@ func TestUseBesideContainer(t *testing.T) {
 	h := newHost(t)
 	r := register(t, h, 1)
 	rest(t, r, true)
-	container := h
-	container.wholeHost, container.cgroup = false, innerCgroup(t, h)
+	container := inContainer(t, h)
 	register(t, container, 2)
 	if n := len(query(t, container.cgroup)); n != len(attachments) {
 		t.Errorf("%d programs are attached to the container", n)

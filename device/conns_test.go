@@ -63,17 +63,21 @@ func listConns(t testing.TB, d *Device) []ConnInfo {
 	return list
 }
 
+// wordOf returns 32 bits of a block.
+func wordOf(t *testing.T, h *BlockHandle, off int64) uint32 {
+	t.Helper()
+	var b [4]byte
+	if _, err := unix.Pread(h.FD(), b[:], off); err != nil {
+		t.Fatal(err)
+	}
+	return binary.NativeEndian.Uint32(b[:])
+}
+
 // TestStopFinding: a process is told when the device does less for it, and woken for it once.
 func TestStopFinding(t *testing.T) {
 	d := newDevice(t)
 	h := newBlock(t, d, self(), 4096)
-	word := func(off int64) uint32 {
-		var b [4]byte
-		if _, err := unix.Pread(h.FD(), b[:], off); err != nil {
-			t.Fatal(err)
-		}
-		return binary.NativeEndian.Uint32(b[:])
-	}
+	word := func(off int64) uint32 { return wordOf(t, h, off) }
 	was := word(procs.OffWord)
 	d.stopFinding(d.processes.find(os.Getpid()))
 	if does := word(procs.OffDoes); does != 0 || word(procs.OffWord) == was {
@@ -253,13 +257,7 @@ func TestSlotsUnderWriting(t *testing.T) {
 func TestSettings(t *testing.T) {
 	d := newDevice(t)
 	h := newBlock(t, d, self(), 4096)
-	word := func(off int64) uint32 {
-		var b [4]byte
-		if _, err := unix.Pread(h.FD(), b[:], off); err != nil {
-			t.Fatal(err)
-		}
-		return binary.NativeEndian.Uint32(b[:])
-	}
+	word := func(off int64) uint32 { return wordOf(t, h, off) }
 	told := word(procs.OffWord)
 	want := func(settings uint32, news bool) {
 		t.Helper()

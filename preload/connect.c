@@ -433,16 +433,17 @@ static inline bool take(int fd, int flags, const struct sock *listener, const un
 APART static int wait_beside(struct sock *listener, int fd, struct signals since)
 {
 	struct pollfd in = { .fd = fd, .events = POLLIN };
+	bool limited = io_limit(listener, fd, READER) > 0;
 
 	for (int err = 0;;) {
 		int n;
 
 		link_sweep();
-		if (signals_end(since, io_limit(listener, fd, READER) > 0, err) && blocks(fd) && real()->poll(&in, 1, 0) == 0) {
+		if (signals_end(since, limited, err) && blocks(fd) && real()->poll(&in, 1, 0) == 0) {
 			errno = EINTR;
 			return -1;
 		}
-		if (!link_busy() || !blocks(fd) || io_limit(listener, fd, READER) > 0) /* the kernel keeps the limit */
+		if (!link_busy() || !blocks(fd) || limited) /* the kernel keeps the limit */
 			return 1;
 		n = real()->poll(&in, 1, 1000);
 		if (n > 0 || (n < 0 && errno != EINTR))

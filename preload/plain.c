@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "../clients/c/procs.h"
+#include "buffer.h"
 #include "connect.h"
 #include "debug.h"
 #include "plain.h"
@@ -14,7 +15,9 @@
 
 /* A number keeps its line, so not all that there is room for may become such. */
 enum { NUMBERS = 4096 };
-enum { LINE_ROLE = 5, LINE_REASON = 68, LINE_NUMBER = 76, SERVER = 2 };
+
+/* What all lines here say. */
+#define LINE [SLOT_KIND] = 1, [SLOT_MODE] = 1, [SLOT_STATE] = SMC_ACTIVE
 
 HOT_DATA struct plain_again plain_again;
 HOT_DATA static struct device *_Atomic listing; /* that the lines are on */
@@ -35,8 +38,8 @@ static void adopt(struct ismfs_procs *procs, uint32_t line)
 	uint32_t number, none = 0;
 
 	slot_read(procs, line, b);
-	memcpy(&number, b + LINE_NUMBER, 4);
-	if (b[LINE_IS] != 1 || number == 0)
+	memcpy(&number, b + SLOT_DESCRIPTOR, 4);
+	if (b[SLOT_KIND] != 1 || number == 0)
 		return;
 	if (number > NUMBERS || !atomic_compare_exchange_strong(&table[number - 1].line, &none, line))
 		slot_free(procs, line);
@@ -125,7 +128,7 @@ void plain_again_to(const union address *peer, struct device *d, const struct pl
 
 HOT bool plain_list(int fd, struct device *d, bool client, uint32_t reason, const union address *peer)
 {
-	unsigned char b[SLOT_SIZE] = { [LINE_IS] = 1, [LINE_ROLE] = client ? 1 : SERVER, [6] = 1, [7] = SMC_ACTIVE };
+	unsigned char b[SLOT_SIZE] = { LINE, [SLOT_ROLE] = client ? ROLE_CLIENT : ROLE_SERVER };
 	uint32_t line, number = (uint32_t)fd + 1;
 	bool six = !address_is_four(peer);
 
@@ -134,10 +137,10 @@ HOT bool plain_list(int fd, struct device *d, bool client, uint32_t reason, cons
 	line = line_of(fd, d);
 	if (line == 0)
 		return false;
-	b[LINE_FAMILY] = six ? 6 : 4;
-	address_put(b, LINE_HOST, LINE_PORT, peer, six);
-	memcpy(b + LINE_REASON, &reason, 4);
-	memcpy(b + LINE_NUMBER, &number, 4);
+	b[SLOT_FAMILY] = six ? 6 : 4;
+	address_put(b, SLOT_PEER, SLOT_PEER_PORT, peer, six);
+	memcpy(b + SLOT_REASON, &reason, 4);
+	memcpy(b + SLOT_DESCRIPTOR, &number, 4);
 	if (!slot_says(d->procs, line, b)) {
 		if (!process_is_ours()) /* its parent's lines, of other descriptors */
 			return false;
@@ -153,10 +156,10 @@ HOT bool plain_list(int fd, struct device *d, bool client, uint32_t reason, cons
 static void unlist(int fd)
 {
 	static const uint32_t nowhere = UINT32_C(1) << 31;
-	unsigned char b[SLOT_SIZE] = { [LINE_IS] = 1, [LINE_ROLE] = SERVER, [6] = 1, [7] = SMC_ACTIVE, [LINE_FAMILY] = 4 };
+	unsigned char b[SLOT_SIZE] = { LINE, [SLOT_ROLE] = ROLE_SERVER, [SLOT_FAMILY] = 4 };
 	struct device *d;
 
-	memcpy(b + LINE_NUMBER, &nowhere, 4);
+	memcpy(b + SLOT_DESCRIPTOR, &nowhere, 4);
 	lock_take(&renewing);
 	d = atomic_load(&listing);
 	if (d != NULL)
@@ -193,8 +196,8 @@ static void describe(struct sock *s, int fd, struct device *d, uint32_t line)
 	unsigned char b[SLOT_SIZE];
 
 	slot_read(d->procs, line, b);
-	s->shared->client = b[LINE_ROLE] == 1;
-	memcpy(&s->shared->reason, b + LINE_REASON, 4);
+	s->shared->client = b[SLOT_ROLE] == ROLE_CLIENT;
+	memcpy(&s->shared->reason, b + SLOT_REASON, 4);
 	sock_describe(s, fd);
 }
 

@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "../clients/c/hot.h"
+#include "../clients/c/internal.h"
 #include "address.h"
 #include "device.h"
 #include "table.h"
@@ -36,7 +37,7 @@ struct plain_again {
 };
 extern struct plain_again plain_again;
 
-enum { PLAIN_CLIENT = 0x01010101, LINE_IS = 4, LINE_FAMILY = 8, LINE_PORT = 12, LINE_HOST = 32 };
+enum { PLAIN_CLIENT = 0x01010101 }; /* kind, role, mode, state */
 
 static inline bool plain_may_again(int fd, const struct sockaddr *to, socklen_t size)
 {
@@ -53,10 +54,10 @@ static inline bool plain_may_again(int fd, const struct sockaddr *to, socklen_t 
 	if (!span_holds(&plain_again.holds) || atomic_load_explicit(&plain_again.to, memory_order_relaxed) != is_to)
 		return false;
 	line = atomic_load_explicit(&plain_again.lines, memory_order_relaxed) + table[fd].line;
-	memcpy(&is, line + LINE_IS, sizeof(is));
-	memcpy(&port, line + LINE_PORT, sizeof(port));
-	memcpy(&host, line + LINE_HOST, sizeof(host));
-	return is == PLAIN_CLIENT && line[LINE_FAMILY] == 4 && port == ntohs(a.sin_port) && host == a.sin_addr.s_addr;
+	memcpy(&is, line + SLOT_KIND, sizeof(is));
+	memcpy(&port, line + SLOT_PEER_PORT, sizeof(port));
+	memcpy(&host, line + SLOT_PEER, sizeof(host));
+	return is == PLAIN_CLIENT && line[SLOT_FAMILY] == 4 && port == ntohs(a.sin_port) && host == a.sin_addr.s_addr;
 }
 
 static inline void plain_count_again(int fd)

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "arena.h"
+#include "buffer.h"
 #include "declined.h"
 #include "device.h"
 #include "epoll.h"
@@ -155,22 +156,22 @@ void sock_describe(struct sock *s, int fd)
 		return;
 	learn_addresses(sh, fd, kind == SOCK_LISTENER);
 	six = !address_is_four(&sh->local) || !address_is_four(&sh->peer) || (kind == SOCK_LISTENER && sh->local.any.sa_family == AF_INET6);
-	b[4] = kind == SOCK_LISTENER ? 2 : 1;
-	b[5] = kind == SOCK_LISTENER ? 0 : sh->client ? 1 : 2;
+	b[SLOT_KIND] = kind == SOCK_LISTENER ? 2 : 1;
+	b[SLOT_ROLE] = kind == SOCK_LISTENER ? 0 : sh->client ? ROLE_CLIENT : ROLE_SERVER;
 	if (has_declined(s))
 		kind = SOCK_PLAIN;
-	b[6] = kind == SOCK_SMC ? 2 : kind == SOCK_PLAIN ? 1 : 0;
-	b[7] = kind == SOCK_LISTENER ? SMC_LISTEN : kind == SOCK_SMC ? stream_smc_state(&s->stream, &b[9]) :
-	       kind == SOCK_PLAIN ? SMC_ACTIVE : SMC_INIT;
-	b[8] = six ? 6 : 4;
-	address_put(b, 16, 10, &sh->local, six);
-	address_put(b, 32, 12, &sh->peer, six);
-	memcpy(b + 48, &own, 8);
-	memcpy(b + 56, &other, 8);
-	memcpy(b + 64, &link, 4);
-	memcpy(b + 68, &sh->reason, 4);
-	memcpy(b + 72, &sh->diagnosis, 4);
-	memcpy(b + 80, &sh->inode, 8);
+	b[SLOT_MODE] = kind == SOCK_SMC ? 2 : kind == SOCK_PLAIN ? 1 : 0;
+	b[SLOT_STATE] = kind == SOCK_LISTENER ? SMC_LISTEN : kind == SOCK_SMC ? stream_smc_state(&s->stream, &b[SLOT_SHUTDOWN]) :
+			kind == SOCK_PLAIN ? SMC_ACTIVE : SMC_INIT;
+	b[SLOT_FAMILY] = six ? 6 : 4;
+	address_put(b, SLOT_LOCAL, SLOT_LOCAL_PORT, &sh->local, six);
+	address_put(b, SLOT_PEER, SLOT_PEER_PORT, &sh->peer, six);
+	memcpy(b + SLOT_TOKEN, &own, 8);
+	memcpy(b + SLOT_PEER_TOKEN, &other, 8);
+	memcpy(b + SLOT_LINK, &link, 4);
+	memcpy(b + SLOT_REASON, &sh->reason, 4);
+	memcpy(b + SLOT_DIAGNOSIS, &sh->diagnosis, 4);
+	memcpy(b + SLOT_INODE, &sh->inode, 8);
 	slot_write(s->device->procs, sh->slot, b);
 }
 

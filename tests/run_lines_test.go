@@ -272,14 +272,20 @@ func TestRunParts(t *testing.T) {
 	}
 }
 
+// startObedientAndServer starts an obedient program, and a server on TCP that it can connect to.
+func (d *device) startObedientAndServer() (o *obedient, port string) {
+	d.t.Helper()
+	needOption(d.t, d)
+	ns := ownNetns(d.t)
+	port = plainServer(d.t, ns, "tcp4", "127.0.0.1:0")
+	return d.startObedient(ns), port
+}
+
 // TestRunLinesExec: a program that executes another one leaves its lines to it, and none more.
 func TestRunLinesExec(t *testing.T) {
 	need(t, "python3")
 	d := mountDevice(t)
-	needOption(t, d)
-	ns := ownNetns(t)
-	port := plainServer(t, ns, "tcp4", "127.0.0.1:0")
-	o := d.startObedient(ns)
+	o, port := d.startObedientAndServer()
 	one := o.do(`s = often(("127.0.0.1", %s)); t = often(("127.0.0.1", %s)); s.set_inheritable(True); n = s.fileno(); print(line(s))`, port, port)
 	for range 3 {
 		o.do(`os.execv(sys.executable, [*sys.orig_argv[:3], str(n)])`)
@@ -314,10 +320,7 @@ func (d *device) slotsToFind(c tree.Conn) (n int) {
 func TestRunLinesLeaderGone(t *testing.T) {
 	need(t, "python3")
 	d := mountDevice(t)
-	needOption(t, d)
-	ns := ownNetns(t)
-	port := plainServer(t, ns, "tcp4", "127.0.0.1:0")
-	o := d.startObedient(ns)
+	o, port := d.startObedientAndServer()
 	one := o.do(`s = often(("127.0.0.1", %s)); print(line(s))`, port)
 	o.do(`import threading; threading.Thread(target=lambda: (print("done", flush=True), obey())).start(); ctypes.CDLL(None).syscall(%d, 0)`, syscall.SYS_EXIT)
 	waitFor(t, "the thread's end", func() error {
@@ -334,10 +337,7 @@ func TestRunLinesLeaderGone(t *testing.T) {
 func TestRunLinesSetuid(t *testing.T) {
 	need(t, "python3", "setpriv")
 	d := mountDeviceBy(t, []string{"setpriv", "--bounding-set=-dac_override,-dac_read_search"}, tempDir(t))
-	needOption(t, d)
-	ns := ownNetns(t)
-	port := plainServer(t, ns, "tcp4", "127.0.0.1:0")
-	o := d.startObedient(ns)
+	o, port := d.startObedientAndServer()
 	d.wantLines("before", port, "client", o.do(`s = often(("127.0.0.1", %s)); print(line(s))`, port))
 	o.do(`os.setgroups([]); os.setgid(65534); os.setuid(65534); ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)`) // as in TestRunLines
 	d.wantLines("changed", port, "client", "")

@@ -90,6 +90,26 @@ bool procs_epoch_valid(const struct ismfs_procs *procs, uint64_t epoch);
  * has 16. Taking and freeing may be done by different processes that share the mapping.
  */
 enum { SLOT_SIZE = 128 };
+/* Where the fields of a connection or listener are. */
+enum {
+	SLOT_KIND = 4,
+	SLOT_ROLE = 5,
+	SLOT_MODE = 6,
+	SLOT_STATE = 7,
+	SLOT_FAMILY = 8,
+	SLOT_SHUTDOWN = 9,
+	SLOT_LOCAL_PORT = 10,
+	SLOT_PEER_PORT = 12,
+	SLOT_LOCAL = 16,
+	SLOT_PEER = 32,
+	SLOT_TOKEN = 48,
+	SLOT_PEER_TOKEN = 56,
+	SLOT_LINK = 64,
+	SLOT_REASON = 68,
+	SLOT_DIAGNOSIS = 72,
+	SLOT_DESCRIPTOR = 76,
+	SLOT_INODE = 80,
+};
 int procs_open_sized(const struct ismfs_device *dev, size_t size, struct ismfs_procs **procs);
 uint32_t slot_take(struct ismfs_procs *procs);
 void slot_write(struct ismfs_procs *procs, uint32_t slot, const unsigned char b[SLOT_SIZE]);
