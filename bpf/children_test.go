@@ -59,6 +59,19 @@ func wantUnknown(t *testing.T, l int, silent bool) {
 	}
 }
 
+// wantTold checks that a library finds an accepted socket plain where the programs are in doubt of what they have missed: by their
+// answer or by the SYN.
+func wantTold(t *testing.T, who string, s int) {
+	t.Helper()
+	got, err := ask(s)
+	if got == plain && err == nil {
+		return
+	}
+	if !errors.Is(err, unix.ENOTCONN) || !smcopt.Silent(s) {
+		t.Errorf("%s: %v (%v), and its SYN does not tell", who, got.State, err)
+	}
+}
+
 // A socket whose client was told SMC, and for whose storage there is no memory, does not pass for plain.
 func TestNoMemoryForChild(t *testing.T) {
 	h := newHost(t)
@@ -177,13 +190,43 @@ func TestFlood(t *testing.T) {
 	}
 	f.send(reply(synack, flagACK))
 	wantAnswer(t, "server", accept(t, l), smc(r.tag))
-	other := netip.AddrPortFrom(f.at.Addr(), 9000)
-	f.send(segment{from: other, to: to, seq: 1, flags: flagSYN, options: mss})
-	for synack = f.receive(flagSYN | flagACK); synack.to != other; {
-		synack = f.receive(flagSYN | flagACK)
+	handshake := func(port uint16, options []byte) {
+		from := netip.AddrPortFrom(f.at.Addr(), port)
+		f.send(segment{from: from, to: to, seq: 1, flags: flagSYN, options: options})
+		for synack = f.receive(flagSYN | flagACK); synack.to != from; {
+			synack = f.receive(flagSYN | flagACK)
+		}
+		f.send(reply(synack, flagACK))
 	}
-	f.send(reply(synack, flagACK))
+	handshake(9000, mss)
 	wantServer(t, "server of a plain client in the flood", accept(t, l), plain)
+
+	// In doubt besides, an answer that can have been forgotten is not said to be plain.
+	check(t, doubt(pinnedMap(t, h, stateName)))
+	handshake(9001, mss)
+	wantUnknown(t, l, true)
+	handshake(9002, ourOption(1, testTag(9)))
+	wantUnknown(t, l, false)
+	sysctl(t, n, "net.ipv4.tcp_syncookies", "2")
+	handshake(9003, mss)
+	wantAnswer(t, "server of a client by a SYN cookie", accept(t, l), plain)
+}
+
+// A child that is told plain where others are in doubt is not waited for: that it is not asked about means nothing.
+func TestRestAfterDoubt(t *testing.T) {
+	h := newHost(t)
+	r := register(t, h, 1)
+	use(t, r)
+	n := newNetns(t)
+	sysctl(t, n, "net.ipv4.tcp_syncookies", "2")
+	check(t, doubt(pinnedMap(t, h, stateName)))
+	l, at := listener(t, n, loopback4, r.tag)
+	dial(t, n, at)
+	accept(t, l)
+	unmark(t, l)
+	done(t, r, true)
+	rest(t, r, true)
+	wantAttached(t, h, false)
 }
 
 // With few CPUs half the room is safe, with very many none.

@@ -5,6 +5,7 @@ package bpf
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"net/netip"
 	"os"
 	"strings"
@@ -141,11 +142,20 @@ func TestClientOfAnotherHost(t *testing.T) {
 
 // What clients elsewhere can say to a listener that is marked.
 func TestServerOfAnotherHost(t *testing.T) {
+	for _, inDoubt := range []bool{false, true} {
+		t.Run(fmt.Sprintf("in doubt %v", inDoubt), func(t *testing.T) { serverOfAnotherHost(t, inDoubt) })
+	}
+}
+
+func serverOfAnotherHost(t *testing.T, inDoubt bool) {
 	h := newHost(t)
 	r, other := register(t, h, 1), register(t, h, 2)
 	n := newNetns(t)
 	f := newFakeHost(t, n)
 	l, to := listener(t, n, f.ours, r.tag)
+	if inDoubt {
+		check(t, doubt(pinnedMap(t, h, stateName)))
+	}
 	for _, c := range []struct {
 		name    string
 		options [][]byte
@@ -173,7 +183,11 @@ func TestServerOfAnotherHost(t *testing.T) {
 		}
 		f.send(reply(synack, flagACK))
 		s := accept(t, l)
-		wantServer(t, c.name, s, c.want)
+		if inDoubt && c.want == plain {
+			wantTold(t, c.name, s)
+		} else {
+			wantServer(t, c.name, s, c.want)
+		}
 		hangUp(t, s)
 		f.at = netip.AddrPortFrom(f.at.Addr(), f.at.Port()+1)
 	}

@@ -411,6 +411,25 @@ static __always_inline int told_smc(struct bpf_sock_ops *ctx, __u64 tag)
 }
 
 /*
+ * In DOUBT a child without storage is judged by its saved SYN. Where that does not say that nothing was announced, this
+ * does: under SYN cookies none is saved, and an option that was left unanswered is in one, too. Of a SYN-ACK that a flood can have
+ * made forgotten it cannot be said. It needs no counting (needed, below): a role of none.
+ */
+static __always_inline void tell_plain(struct bpf_sock_ops *ctx, int answered)
+{
+	struct bpf_sock *sk = ctx->sk;
+	struct option o;
+	struct mark *m;
+	int n = find_option(ctx, &o, BPF_LOAD_HDR_OPT_TCP_SYN);
+
+	if (n == -ENOMSG || (n != -ENOENT && !answered && is_set(FLOODED)))
+		return;
+	m = sk ? bpf_sk_storage_get(&ismfs_marks, sk, NULL, BPF_SK_STORAGE_GET_F_CREATE) : NULL;
+	if (m)
+		m->answer = PLAIN;
+}
+
+/*
  * Also called for a client whose SYN met the other end's SYN: no SYN-ACK answered either, so it is plain. An accepted socket
  * has no storage yet, and gets none if nothing was promised. It is looked for whatever its flags are: its listener can have
  * been un-marked since.
@@ -419,7 +438,7 @@ static __always_inline void server_established(struct bpf_sock_ops *ctx)
 {
 	__u32 flags = ctx->bpf_sock_ops_cb_flags;
 	struct mark *m = mark_of(ctx);
-	__u64 cookie, *answered, *outstanding, tag = 0;
+	__u64 cookie, *answered = NULL, *outstanding, tag = 0;
 
 	if (m) {
 		done_writing(ctx, m);
@@ -430,18 +449,20 @@ static __always_inline void server_established(struct bpf_sock_ops *ctx)
 	if (flags_ours(flags))
 		bpf_sock_ops_cb_flags_set(ctx, flags & ~OURS); /* spares it the call for each segment */
 	outstanding = state(OUTSTANDING);
-	if (!outstanding || !*outstanding)
-		return;
-	cookie = bpf_get_socket_cookie(ctx);
-	answered = bpf_map_lookup_elem(&ismfs_answered, &cookie);
-	if (answered)
-		tag = *answered;
-	else if (is_set(FLOODED) && flags & BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG)
-		tag = syn_tag(ctx);
-	if (tag && told_smc(ctx, tag))
-		set(DOUBT);
-	if (answered && !bpf_map_delete_elem(&ismfs_answered, &cookie))
-		__sync_fetch_and_add(outstanding, -1);
+	if (outstanding && *outstanding) {
+		cookie = bpf_get_socket_cookie(ctx);
+		answered = bpf_map_lookup_elem(&ismfs_answered, &cookie);
+		if (answered)
+			tag = *answered;
+		else if (is_set(FLOODED) && flags & BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG)
+			tag = syn_tag(ctx);
+		if (tag && told_smc(ctx, tag))
+			set(DOUBT);
+		if (answered && !bpf_map_delete_elem(&ismfs_answered, &cookie))
+			__sync_fetch_and_add(outstanding, -1);
+	}
+	if (!tag && flags & BPF_SOCK_OPS_WRITE_HDR_OPT_CB_FLAG && is_set(DOUBT))
+		tell_plain(ctx, answered != NULL);
 }
 
 /* Always 1, and never a reply: both would replace those of other programs. */
