@@ -49,6 +49,15 @@ var runPrograms = []struct {
 		_, contents := bigFile(d.t, dir, 20<<20)
 		d.wantCurl(server, client, "http://127.0.0.1:"+d.startHTTPServer(server, dir)+"/big", contents)
 	}},
+	{"asyncio", []string{"python3"}, 0, func(d *device, server, client launch) {
+		port := d.startAsyncio(server)
+		d.wantMode(server, client, asyncioConns, 0, func() int64 { return d.asyncioTalk(client, port) })
+	}},
+	{"sockperf", []string{"sockperf"}, 0, func(d *device, server, client launch) {
+		load := &sockperfLoads[0]
+		port := d.startSockperf(server)
+		d.wantMode(server, client, 1, load.uncounted(), func() int64 { return d.sockperf(client, port, load) })
+	}},
 	{"redis", []string{"redis-server", "redis-cli"}, 0, func(d *device, server, client launch) {
 		port, p := d.startRedis(server)
 		count := redisMeter(d.t, p)

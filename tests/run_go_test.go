@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -69,10 +70,18 @@ type goAsks struct{ request, answer []byte }
 
 // TestRunGoClient: a Go client of servers under smc_run. All bytes are known, but for nginx's header.
 func TestRunGoClient(t *testing.T) {
-	need(t, "redis-server", "nginx", "memcached")
+	need(t, "redis-server", "nginx", "memcached", "python3")
 	value := make([]byte, 1<<20)
 	contents(1).Read(value)
 	small := value[:500<<10] // memcached takes less
+	page := func(d *device) (dir string) {
+		dir = tempDir(d.t)
+		if err := os.WriteFile(filepath.Join(dir, "page"), value, 0o644); err != nil {
+			d.t.Fatal(err)
+		}
+		return dir
+	}
+	get := []goAsks{{[]byte("GET /page HTTP/1.1\r\nHost: server\r\n\r\n"), value}}
 	for _, row := range []struct {
 		name  string
 		start func(d *device) (port string)
@@ -86,24 +95,19 @@ func TestRunGoClient(t *testing.T) {
 			{fmt.Appendf(nil, "set k 0 0 %d\r\n%s\r\n", len(small), small), []byte("STORED\r\n")},
 			{[]byte("get k\r\n"), fmt.Appendf(nil, "VALUE k 0 %d\r\n%s\r\nEND\r\n", len(small), small)},
 		}},
-		{"nginx", func(d *device) string {
-			dir := tempDir(d.t)
-			if err := os.WriteFile(filepath.Join(dir, "page"), value, 0o644); err != nil {
-				d.t.Fatal(err)
-			}
-			port, _ := d.startNginx(underRun, dir)
-			return port
-		}, []goAsks{{[]byte("GET /page HTTP/1.1\r\nHost: nginx\r\n\r\n"), value}}},
+		{"nginx", func(d *device) string { port, _ := d.startNginx(underRun, page(d)); return port }, get},
+		{"http.server", func(d *device) string { return d.startHTTPServer(underRun, page(d)) }, get},
+		{"asyncio", func(d *device) string { return d.startAsyncio(underRun) }, []goAsks{{value, value}}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			d := mountSMC(t)
 			peer, port := startPeer(t, d.Point), row.start(d)
 			d.wantSMC(1, func() {
 				c := peer.MustDial(overSMC, "tcp", "127.0.0.1:"+port)
+				d.wantBothEnds(port, 1) // now, since http.server's end goes with its answer
 				for _, ask := range row.asks {
 					d.wantGrowthWithin(0, func() int64 { return ask.over(c) })
 				}
-				d.wantBothEnds(port, 1)
 				if i := c.Info(); i.Mode != libsmc.SMCD {
 					t.Error(i)
 				}
@@ -113,6 +117,8 @@ func TestRunGoClient(t *testing.T) {
 		})
 	}
 }
+
+var ok = regexp.MustCompile(`^HTTP/1\.[01] 200 `)
 
 // over asks, and returns the bytes that went over the connection: with an HTTP header, if one comes before the answer.
 func (a *goAsks) over(c *peerConn) int64 {
@@ -127,7 +133,7 @@ func (a *goAsks) over(c *peerConn) int64 {
 			c.t.Fatalf("%v after %d bytes", err, len(got))
 		}
 		got = append(got, b...)
-		if end := bytes.Index(got, []byte("\r\n\r\n")); header == 0 && end > 0 && bytes.HasPrefix(got, []byte("HTTP/1.1 200 ")) {
+		if end := bytes.Index(got, []byte("\r\n\r\n")); header == 0 && end > 0 && ok.Match(got) {
 			header = end + 4
 		}
 	}
@@ -137,9 +143,9 @@ func (a *goAsks) over(c *peerConn) int64 {
 	return int64(len(a.request) + len(got))
 }
 
-// TestRunGoServer: curl of a Go program's HTTP server.
+// TestRunGoServer: curl of a Go program's HTTP server, asyncio of one that echoes.
 func TestRunGoServer(t *testing.T) {
-	need(t, "curl")
+	need(t, "curl", "python3")
 	d := mountSMC(t)
 	peer := startPeer(t, d.Point)
 	l := peer.Listen(overSMC, "tcp", "127.0.0.1:0")
@@ -150,6 +156,12 @@ func TestRunGoServer(t *testing.T) {
 		d.wantCurl(underRun, underRun, fmt.Sprintf("http://%s/%d", l.Address, size), page)
 		d.wantCurl(underRun, asItIs, fmt.Sprintf("http://%s/%d", l.Address, size), page)
 	}
+
+	l = peer.Listen(overSMC, "tcp", "127.0.0.1:0")
+	l.Echo()
+	_, port, _ := strings.Cut(l.Address, ":")
+	d.wantSMC(asyncioConns, func() { d.wantGrowthWithin(0, func() int64 { return d.asyncioTalk(underRun, port) }) })
+	d.wantPlain(func() { d.asyncioTalk(asItIs, port) })
 }
 
 // TestRunGoLate: a client under smc_run that connects without waiting, is answered by a Go server, and does something else for longer

@@ -112,38 +112,55 @@ func (d *device) iperf(how launch, port string, args ...string) int64 {
 	return result.End.Sent.Bytes
 }
 
-// TestRunSockperf: ping-pong and throughput. As fast as it goes, ping-pong is more than sockperf has room for in a second, now and then.
+// sockperfLoads are ping-pong and throughput. As fast as it goes, ping-pong is more than sockperf has room for in a second, now and then.
+var sockperfLoads = []sockperfLoad{
+	{14, regexp.MustCompile(`Total Run.*SentMessages=(\d+); ReceivedMessages=(\d+)`), []string{"pp", "--mps=50000"}},
+	{64000, regexp.MustCompile(`Total of (\d+) messages sent`), []string{"tp"}},
+}
+
+type sockperfLoad struct {
+	size   int64
+	counts *regexp.Regexp
+	args   []string
+}
+
+// uncounted is room for what sockperf does not count: a few messages to warm up, and one that was cut short by the end.
+func (l *sockperfLoad) uncounted() int64 { return 10 * l.size }
+
+func (d *device) startSockperf(how launch) (port string) {
+	d.t.Helper()
+	port = freePort(d.t)
+	d.start(how, "sockperf", "server", "--tcp", "-i", "127.0.0.1", "-p", port)
+	listening(d.t, port)
+	return port
+}
+
+// sockperf returns how many bytes it has counted.
+func (d *device) sockperf(how launch, port string, load *sockperfLoad) (moved int64) {
+	d.t.Helper()
+	args := []string{"sockperf", load.args[0], "--tcp", "-i", "127.0.0.1", "-p", port, "-t", "1", fmt.Sprint("--msg-size=", load.size)}
+	out := d.run(how, append(args, load.args[1:]...)...)
+	found := load.counts.FindStringSubmatch(out)
+	if found == nil {
+		d.t.Fatalf("sockperf prints\n%s", out)
+	}
+	for _, text := range found[1:] {
+		n, _ := strconv.ParseInt(text, 10, 64)
+		moved += n * load.size
+	}
+	return moved
+}
+
+// TestRunSockperf: one server for clients under smc_run and plain ones.
 func TestRunSockperf(t *testing.T) {
 	need(t, "sockperf")
 	d := mountSMC(t)
-	port := freePort(t)
-	d.start(underRun, "sockperf", "server", "--tcp", "-i", "127.0.0.1", "-p", port)
-	listening(t, port)
-	for _, row := range []struct {
-		size   int64
-		counts *regexp.Regexp
-		args   []string
-	}{
-		{14, regexp.MustCompile(`Total Run.*SentMessages=(\d+); ReceivedMessages=(\d+)`), []string{"pp", "--msg-size=14", "--mps=50000"}},
-		{64000, regexp.MustCompile(`Total of (\d+) messages sent`), []string{"tp", "--msg-size=64000"}},
-	} {
-		args := append([]string{"sockperf", row.args[0], "--tcp", "-i", "127.0.0.1", "-p", port, "-t", "1"}, row.args[1:]...)
-		// Not counted are a few messages to warm up, and one that was cut short by the end.
+	port := d.startSockperf(underRun)
+	for _, load := range sockperfLoads {
 		d.wantSMC(1, func() {
-			d.wantGrowthWithin(10*row.size, func() (moved int64) {
-				out := d.run(underRun, args...)
-				found := row.counts.FindStringSubmatch(out)
-				if found == nil {
-					t.Fatalf("sockperf prints\n%s", out)
-				}
-				for _, text := range found[1:] {
-					n, _ := strconv.ParseInt(text, 10, 64)
-					moved += n * row.size
-				}
-				return moved
-			})
+			d.wantGrowthWithin(load.uncounted(), func() int64 { return d.sockperf(underRun, port, &load) })
 		})
-		d.wantPlain(func() { d.run(asItIs, args...) })
+		d.wantPlain(func() { d.sockperf(asItIs, port, &load) })
 	}
 }
 
@@ -198,9 +215,10 @@ func (d *device) startHTTPServer(how launch, dir string) (port string) {
 	return port
 }
 
-// asyncioPair is a server and a client on asyncio in one program: 20 connections that echo 1 MB each.
-const asyncioPair = `
-import asyncio, os
+// asyncioProgram is a server on asyncio that echoes (serve PORT), a client of 20 connections that has 1 MB echoed on each (talk PORT), or both in
+// one (without arguments).
+const asyncioProgram = `
+import asyncio, os, sys
 async def echo(r, w):
     while data := await r.read(65536):
         w.write(data)
@@ -216,19 +234,37 @@ async def talk(port):
     got, _ = await asyncio.gather(r.read(), send())
     assert got == data
     w.close()
-async def main():
-    server = await asyncio.start_server(echo, '127.0.0.1', 0)
-    port = server.sockets[0].getsockname()[1]
+async def main(role='', port=0):
+    if role != 'talk':
+        server = await asyncio.start_server(echo, '127.0.0.1', int(port))
+        port = server.sockets[0].getsockname()[1]
+    if role == 'serve':
+        await server.serve_forever()
     await asyncio.wait_for(asyncio.gather(*[talk(port) for _ in range(20)]), 50)
-    server.close()
-asyncio.run(main())
+asyncio.run(main(*sys.argv[1:]))
 `
+
+const asyncioConns, asyncioBytes = 20, 20 * 2 << 20 // there and back
+
+func (d *device) startAsyncio(how launch) (port string) {
+	d.t.Helper()
+	port = freePort(d.t)
+	d.start(how, "python3", "-c", asyncioProgram, "serve", port)
+	listening(d.t, port)
+	return port
+}
+
+func (d *device) asyncioTalk(how launch, port string) int64 {
+	d.t.Helper()
+	d.run(how, "python3", "-c", asyncioProgram, "talk", port)
+	return asyncioBytes
+}
 
 // TestRunPython: asyncio, a program that is connected to itself, and http.server.
 func TestRunPython(t *testing.T) {
 	need(t, "python3", "curl")
 	d := mountSMC(t)
-	d.wantGrowth(40<<20, func() { d.wantSMC(20, func() { d.run(underRun, "python3", "-c", asyncioPair) }) })
+	d.wantGrowth(asyncioBytes, func() { d.wantSMC(asyncioConns, func() { d.run(underRun, "python3", "-c", asyncioProgram) }) })
 
 	dir := tempDir(t)
 	_, contents := bigFile(t, dir, 20<<20)
