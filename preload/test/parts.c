@@ -2,6 +2,7 @@
 /* Parts of the library by themselves, at moments that no program can choose: this one has the library's objects in it. */
 #define _GNU_SOURCE
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,7 +13,9 @@
 
 #include "../../clients/c/procs.h"
 #include "../../clients/c/smc.h"
+#include "../message.h"
 #include "../plain.h"
+#include "../real.h"
 #include "../servers.h"
 #include "../sock.h"
 #include "check.h"
@@ -328,6 +331,53 @@ static void not_fresh_elsewhere(void)
 	check(pass(pair[0], fd) == 1 && table_noted(fd, NOTE_NONE) && close(fd) == 0 && close(pair[0]) == 0 && close(pair[1]) == 0);
 }
 
+/* ---- a device that goes ---- */
+
+static bool promised;
+
+/* What the SYN-ACK has said. */
+int __real_smcopt_ask(int fd);
+int __wrap_smcopt_ask(int fd)
+{
+	return promised ? SMCOPT_SMC : __real_smcopt_ask(fd);
+}
+
+/* A connection that the library knows nothing of. */
+static struct pair connect_past_the_library(void)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t size = sizeof(a);
+	int listener = real()->socket(AF_INET, SOCK_STREAM, 0);
+	struct pair p = { .client = real()->socket(AF_INET, SOCK_STREAM, 0) };
+
+	check(listener >= 0 && p.client >= 0 && bind(listener, (struct sockaddr *)&a, size) == 0 && real()->listen(listener, 1) == 0);
+	check(getsockname(listener, (struct sockaddr *)&a, &size) == 0 && real()->connect(p.client, (struct sockaddr *)&a, size) == 0);
+	p.server = real()->accept4(listener, NULL, NULL, 0);
+	check(p.server >= 0 && real()->close(listener) == 0);
+	return p;
+}
+
+/* Between the mark, by which the server is promised SMC, and the first look at a connect that does not wait. The server hears why. */
+static void no_device_since_connect_began(void)
+{
+	struct pair p = connect_past_the_library();
+	struct pollfd out = { .fd = p.client, .events = POLLOUT };
+	struct sock *s = sock_new(SOCK_CONNECTING, true);
+	uint32_t code = 0;
+
+	check(s != NULL);
+	s->device = NULL;
+	table_set(p.client, s, false);
+	promised = true;
+	check(poll(&out, 1, -1) == 1 && out.revents == POLLOUT);
+	promised = false;
+	check(sock_kind(s) == SOCK_PLAIN && s->shared->reason == SMC_DECL_NOSMCDEV);
+	check(message_take_decline(p.server, &code) == 1 && code == SMC_DECL_NOSMCDEV);
+	check(write(p.client, "x", 1) == 1 && message_unread(p.server) == 1);
+	sock_put(s);
+	check(close(p.client) == 0 && close(p.server) == 0);
+}
+
 /* ---- pages ---- */
 
 /* Of numbers that the program has never had. Each page of the table is one to be found, in each child of fork. */
@@ -353,6 +403,7 @@ int main(void)
 	RUN(copies_at_stale_numbers);
 	RUN(listen_at_stale_number);
 	RUN(not_fresh_elsewhere);
+	RUN(no_device_since_connect_began);
 	if (ticks() == 0) /* no such clock: nothing is the same once more */
 		return 0;
 	RUN(spans_end);
