@@ -122,6 +122,12 @@ void shared_undescribe(struct shared *sh, const struct device *d);
  */
 bool sock_drop(int fd);
 
+/* Into the table, at all its numbers. */
+void sock_place(struct sock *s, int fd, bool plain);
+
+/* The socket is no connection, and no listener, any more; its numbers can be used for another one. */
+void sock_anew(struct sock *s);
+
 /* One more descriptor of the same socket. */
 void sock_alias(int from, int to);
 

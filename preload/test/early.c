@@ -230,6 +230,36 @@ static void write_without_waiting(void)
 	}
 }
 
+/* ---- other processes ---- */
+
+/* A child has the socket, too, before it is a connection, and is alone with it in the end. */
+static void forked_before_connect(void)
+{
+	int listener = listen_any(), fd = socket(family, SOCK_STREAM, 0), start[2], server;
+	pid_t child;
+
+	check(fd >= 0 && pipe(start) == 0);
+	child = fork();
+	check(child >= 0);
+	if (child == 0) {
+		wants(start[0], "go");
+		says(fd, "hello");
+		wants(fd, "reply");
+		_exit(0);
+	}
+	check(connect_socket(fd, listener) == 0);
+	server = accept_one(listener);
+	says(fd, "first");
+	wants(server, "first");
+	check(close(fd) == 0);
+	says(start[1], "go");
+	wants(server, "hello");
+	says(server, "reply");
+	ended_well(child);
+	wants_end(server);
+	check(close(server) == 0 && close(listener) == 0 && close(start[0]) == 0 && close(start[1]) == 0);
+}
+
 /* On a blocking socket: nobody tries again. */
 static void write_once(void)
 {
@@ -252,6 +282,7 @@ void test_early(void)
 	RUN(served_by_child);
 	RUN(write_without_waiting);
 	RUN(write_once);
+	RUN(forked_before_connect);
 }
 
 /* Longer than a server waits that answers in the background: the client's program has other things to do. */

@@ -324,11 +324,43 @@ static void not_fresh_elsewhere(void)
 {
 	int fd = socket(AF_INET, SOCK_STREAM, 0), pair[2];
 
-	check(fd >= 0 && table_noted(fd, NOTE_FRESH) && system(":") == 0 && table_noted(fd, NOTE_NONE));
+	check(fd >= 0 && table_noted(fd, NOTE_FRESH) && system(":") == 0 && table_noted(fd, NOTE_MADE));
 	check(table_note(fd, NOTE_FRESH));
 	run_true();
-	check(table_noted(fd, NOTE_NONE) && table_note(fd, NOTE_FRESH) && socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
-	check(pass(pair[0], fd) == 1 && table_noted(fd, NOTE_NONE) && close(fd) == 0 && close(pair[0]) == 0 && close(pair[1]) == 0);
+	check(table_noted(fd, NOTE_MADE) && table_note(fd, NOTE_FRESH) && socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
+	check(pass(pair[0], fd) == 1 && table_noted(fd, NOTE_SHARED) && close(fd) == 0 && close(pair[0]) == 0 && close(pair[1]) == 0);
+}
+
+/* ---- sockets at several numbers ---- */
+
+static void copies_of_what_is_no_connection_yet(void)
+{
+	int fd = socket(AF_INET, SOCK_STREAM, 0), other = socket(AF_INET, SOCK_STREAM, 0);
+	int copies[] = { dup(fd), fcntl(fd, F_DUPFD, 100), dup2(fd, 90), dup3(fd, 91, O_CLOEXEC), dup(90) }, n = sizeof(copies) / sizeof(copies[0]);
+	int others = dup(other);
+	struct sock *s = sock_new(SOCK_PLAIN, true);
+
+	check(fd >= 0 && s != NULL && table_noted(fd, NOTE_COPIED) && table_noted(others, NOTE_COPIED));
+	sock_place(s, copies[0], true);
+	check(atomic_load(&s->fds) == (uint32_t)n + 1 && table_sock(fd) == s && table_noted(other, NOTE_COPIED) && table_noted(others, NOTE_COPIED));
+	check(close(fd) == 0);
+	for (int i = 0; i < n; i++)
+		check(table_sock(copies[i]) == s && !s->ended && close(copies[i]) == 0);
+	check(s->ended && close(other) == 0 && close(others) == 0);
+	sock_put(s);
+}
+
+static void forks_of_what_is_no_connection_yet(void)
+{
+	int fd = socket(AF_INET, SOCK_STREAM, 0), copy = dup(fd), alone, status;
+	pid_t child = fork();
+
+	check(fd >= 0 && copy >= 0 && child >= 0 && table_noted(fd, NOTE_SHARED) && table_noted(copy, NOTE_SHARED));
+	alone = dup(copy);
+	check(table_noted(alone, NOTE_SHARED));
+	if (child == 0)
+		_exit(0);
+	check(waitpid(child, &status, 0) == child && status == 0 && close(fd) == 0 && close(copy) == 0 && close(alone) == 0);
 }
 
 /* ---- a device that goes ---- */
@@ -403,6 +435,8 @@ int main(void)
 	RUN(copies_at_stale_numbers);
 	RUN(listen_at_stale_number);
 	RUN(not_fresh_elsewhere);
+	RUN(copies_of_what_is_no_connection_yet);
+	RUN(forks_of_what_is_no_connection_yet);
 	RUN(no_device_since_connect_began);
 	if (ticks() == 0) /* no such clock: nothing is the same once more */
 		return 0;
