@@ -59,7 +59,7 @@ static void stay_plain(int fd, bool client, uint32_t reason, const union address
 	if (s == NULL)
 		return;
 	s->shared->peer = *peer;
-	table_set(fd, s, true);
+	sock_place(s, fd, true);
 	settle_plain(s, fd, reason, 0);
 	sock_put(s);
 }
@@ -89,13 +89,15 @@ EXPORT HOT int socket(int domain, int type, int protocol)
  */
 static uint32_t mark(int fd, const struct device *d, const union address *peer, bool *tcp, bool *unasked)
 {
-	bool fast_open = is_fast_open(fd);
+	bool fast_open = is_fast_open(fd), shared = table_noted(fd, NOTE_SHARED);
 	int err;
 
-	*unasked = !fast_open && servers_plain(peer) && (table_noted(fd, NOTE_FRESH) || smcopt_ask(fd) == -ENODATA);
+	*unasked = !fast_open && !shared && servers_plain(peer) && (table_noted(fd, NOTE_FRESH) || smcopt_ask(fd) == -ENODATA);
 	if (!*unasked)
 		plain_not_fresh(fd);
-	err = *unasked ? 0 : fast_open ? -EINVAL : smcopt_mark(fd, d);
+	err = *unasked ? 0 : fast_open || shared ? -EINVAL : smcopt_mark(fd, d);
+	if (shared)
+		(void)smcopt_unmark(fd); /* others that have it would not know */
 	*tcp = (err != -ENOPROTOOPT && err != -EOPNOTSUPP) || is_tcp(fd);
 	switch (err) {
 	case 0: return 0;
@@ -118,6 +120,15 @@ static void learn_mode(struct sock *s, int fd)
 	atomic_store(&s->shared->nonblocking, !blocks(fd));
 }
 
+/* Sets that it has been in since before the connect. */
+static void adopt_items(struct sock *s, int fd)
+{
+	epoll_adopt(s, fd);
+	for (int i = 0, end = atomic_load(&s->fds) > 1 ? table_end() : 0; i < end; i++)
+		if (i != fd && table_has(i) && table_sock(i) == s)
+			epoll_adopt(s, i);
+}
+
 /* A socket that was marked or need not be, and whose connect has ended well or goes on. */
 static int begin(int fd, int result, int buffer, const union address *peer, bool unasked)
 {
@@ -133,17 +144,17 @@ static int begin(int fd, int result, int buffer, const union address *peer, bool
 	atomic_store(&s->shared->buffer, buffer);
 	s->shared->peer = *peer;
 	s->shared->unasked = unasked;
-	table_set(fd, s, false);
+	sock_place(s, fd, false);
 	if (going_on) {
 		learn_mode(s, fd);
-		epoll_adopt(s, fd);
+		adopt_items(s, fd);
 		errno = saved;
 	} else {
 		atomic_store(&s->shared->told, true);
 		lock_take(&s->shared->handshake);
 		handshake_connected(s, fd);
 		lock_release(&s->shared->handshake);
-		epoll_adopt(s, fd);
+		adopt_items(s, fd);
 		if (sock_kind(s) != SOCK_PLAIN) {
 			learn_mode(s, fd);
 			(void)handshake_wait(s, fd, READER, now_ns() + settle_ns);
@@ -187,7 +198,7 @@ static void disconnect(int fd)
 	if (sock_kind(s) != SOCK_LISTENER && atomic_load(&s->fds) == 1 && holders_alone(s)) {
 		(void)real()->getsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, &size);
 		atomic_store(&s->shared->linger_zero, true);
-		sock_drop(fd);
+		sock_anew(s);
 		(void)real()->setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
 	}
 	sock_put(s);
@@ -217,13 +228,13 @@ APART static int connect_any(int fd, const struct sockaddr *to, socklen_t size)
 		if (table_has(fd))
 			disconnect(fd);
 		else if (table_noted(fd, NOTE_TCP))
-			(void)table_swap(fd, NOTE_TCP, NOTE_NONE);
+			(void)table_swap(fd, NOTE_TCP, NOTE_MADE);
 	}
 	if (to == NULL || size < sizeof(to->sa_family) || (to->sa_family != AF_INET && to->sa_family != AF_INET6))
 		return real()->connect(fd, to, size);
 	s = table_get(fd, true);
 	if (s != NULL && sock_kind(s) == SOCK_FAILED && atomic_load(&s->shared->error_told)) {
-		sock_drop(fd); /* TCP lets a socket try again */
+		sock_anew(s); /* TCP lets a socket try again */
 		sock_put(s);
 		s = NULL;
 	}
@@ -249,7 +260,7 @@ APART static int connect_any(int fd, const struct sockaddr *to, socklen_t size)
 		errno = err;
 		return result;
 	}
-	if (result == 0 && unasked && plain_list(fd, d, true, SMC_DECL_PEERNOSMC, &peer)) {
+	if (result == 0 && unasked && !table_noted(fd, NOTE_COPIED) && plain_list(fd, d, true, SMC_DECL_PEERNOSMC, &peer)) {
 		plain_again_to(&peer, d, &before);
 		return 0;
 	}
@@ -314,7 +325,7 @@ static struct sock *listener_new(int fd)
 	atomic_store(&s->shared->buffer, buffer_asked(fd));
 	s->device = NULL;
 	join(s, fd);
-	table_set(fd, s, false);
+	sock_place(s, fd, false);
 	return s;
 }
 
@@ -334,7 +345,7 @@ EXPORT int listen(int fd, int backlog)
 	if (result != 0) {
 		int saved = errno;
 
-		sock_drop(fd);
+		sock_anew(s);
 		errno = saved;
 	} else {
 		sock_describe(s, fd); /* its port may be new */

@@ -14,12 +14,13 @@ enum { ALWAYS = EPOLLERR | EPOLLHUP, ITEM_BITS = EPOLLIN | EPOLLOUT | EPOLLRDNOR
 static uint32_t ready_now(const struct item *it)
 {
 	struct sock *s = it->sock;
+	bool told = it->events & EPOLLET && atomic_load(&s->shared->told); /* an edge is told once: who waits on has not asked again */
 	uint32_t ready = 0;
 
 	if (sock_kind(s) == SOCK_SMC)
 		ready = (uint16_t)stream_ready(&s->stream);
 	else if (sock_kind(s) == SOCK_HANDSHAKE)
-		ready = (uint16_t)handshake_ready(s, it->fd, it->events & EPOLLET ? 0 : (short)it->events);
+		ready = (uint16_t)handshake_ready(s, it->fd, told ? 0 : (short)it->events);
 	else if (sock_kind(s) == SOCK_FAILED)
 		ready = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLERR | EPOLLHUP;
 	return ready & ((it->events & ITEM_BITS) | ALWAYS);

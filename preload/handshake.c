@@ -51,7 +51,7 @@ static const int64_t ready_ns = INT64_C(200000000);
 short handshake_ready(struct sock *s, int fd, short events)
 {
 	struct pollfd out = { .fd = fd, .events = POLLOUT | POLLWRNORM };
-	const struct shared *sh = s->shared;
+	struct shared *sh = s->shared;
 	short ready = declined_has_shut(s, READER) ? POLLIN | POLLRDNORM | POLLRDHUP : 0;
 
 	if (sock_kind(s) != SOCK_HANDSHAKE)
@@ -60,8 +60,10 @@ short handshake_ready(struct sock *s, int fd, short events)
 		return real()->poll(&out, 1, 0) > 0 ? ready | out.revents : ready;
 	if (atomic_load(&sh->told) && (events & out.events))
 		declined_wanted(s);
-	if (!sh->client || atomic_load(&sh->told) || now_ns() - sh->proposed < ready_ns)
+	if (!sh->client || sh->kernel || atomic_load(&sh->told) || now_ns() - sh->proposed < ready_ns)
 		return ready;
+	if (events & out.events)
+		atomic_store(&sh->writable, true);
 	return ready | out.events;
 }
 

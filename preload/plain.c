@@ -225,13 +225,22 @@ static void keep(int fd, struct device *d, uint32_t line)
 		sock_discard(s);
 }
 
+bool plain_spread(int fd, enum note note)
+{
+	uintptr_t was = (unsigned int)fd < TABLE_SIZE ? table_entry(fd) : NOTE_NONE;
+
+	while (was == NOTE_FRESH || was == NOTE_MADE || was == NOTE_COPIED)
+		if (atomic_compare_exchange_weak(&table[fd].sock, &was, note))
+			return true;
+	return was == NOTE_SHARED;
+}
+
 void plain_keep(int fd)
 {
 	struct device *d = atomic_load(&listing);
 	int saved = errno;
 	uint32_t line;
 
-	plain_not_fresh(fd);
 	if (table_noted(fd, NOTE_TCP)) {
 		line = atomic_load(&table[fd].line);
 		if (d != NULL && line != 0 && d == device_current())
@@ -245,5 +254,6 @@ void plain_keep(int fd)
 void plain_keep_all(void)
 {
 	for (int fd = 0, end = table_end(); fd < end; fd++)
-		plain_keep(fd);
+		if (!plain_spread(fd, NOTE_SHARED))
+			plain_keep(fd);
 }

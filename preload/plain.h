@@ -81,6 +81,8 @@ void plain_not_again(void);
 
 /* There will be another descriptor or process that has it: a sock in place of the note. */
 void plain_keep(int fd);
+
+/* The same of all, before a fork; a socket that is no connection yet is shared from now on. */
 void plain_keep_all(void);
 
 /* Something has come to a number of which the library knows nothing: what was noted or listed there does not speak of it. */
@@ -90,8 +92,11 @@ void plain_unknown(int fd);
 static inline void plain_not_fresh(int fd)
 {
 	if (table_noted(fd, NOTE_FRESH))
-		(void)table_swap(fd, NOTE_FRESH, NOTE_NONE);
+		(void)table_swap(fd, NOTE_FRESH, NOTE_MADE);
 }
+
+/* A socket that is no connection yet will be more than one number's (NOTE_COPIED), or process's (NOTE_SHARED). false: it is no such. */
+bool plain_spread(int fd, enum note note);
 
 /* In a child of fork: the lines are its parent's. */
 void plain_forked(void);

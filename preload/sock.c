@@ -304,16 +304,75 @@ void sock_stale(int fd, enum note note)
 	sock_put(s);
 }
 
+/* One more number, in place of what it was. Under the lock that whoever closes takes: what is counted is what is there. */
+static bool add_number(struct sock *s, int fd, uintptr_t was, bool plain)
+{
+	bool added;
+
+	lock_take(&ends_lock);
+	added = !s->ended && table_swap(fd, was, (uintptr_t)s | (plain ? TABLE_PLAIN : 0));
+	if (added) {
+		atomic_fetch_add(&s->fds, 1);
+		atomic_fetch_add(&s->refs, 1);
+	}
+	lock_release(&ends_lock);
+	return added;
+}
+
+/* Those that were copied before there was a sock. */
+static void find_copies(struct sock *s, int fd, bool plain)
+{
+	struct stat own, other;
+
+	if (fstat(fd, &own) != 0)
+		return;
+	for (int i = 0, end = table_end(); i < end; i++)
+		if (table_noted(i, NOTE_COPIED) && fstat(i, &other) == 0 && other.st_ino == own.st_ino && other.st_dev == own.st_dev)
+			(void)add_number(s, i, NOTE_COPIED, plain);
+}
+
+void sock_place(struct sock *s, int fd, bool plain)
+{
+	if (table_set(fd, s, plain) == NOTE_COPIED)
+		find_copies(s, fd, plain);
+}
+
+void sock_anew(struct sock *s)
+{
+	enum note note = !holders_alone(s) ? NOTE_SHARED : atomic_load(&s->fds) > 1 ? NOTE_COPIED : NOTE_MADE;
+
+	for (int i = 0, end = table_end(); i < end; i++)
+		if (table_has(i) && table_sock(i) == s) {
+			sock_drop(i);
+			(void)table_swap(i, NOTE_NONE, note);
+		}
+}
+
+/* Of a socket that is no connection yet. The new number first: who connects by the old one meanwhile looks for it. */
+static bool alias_made(int from, int to)
+{
+	enum note note = table_noted(from, NOTE_SHARED) || (unsigned int)to >= TABLE_SIZE ? NOTE_SHARED : NOTE_COPIED;
+	uintptr_t entry = table_entry(from);
+
+	if (!is_note(entry) || entry == NOTE_NONE || entry == NOTE_TCP || !process_is_ours())
+		return false;
+	if (!table_note(to, note))
+		sock_stale(to, note);
+	return plain_spread(from, note);
+}
+
 void sock_alias(int from, int to)
 {
 	struct sock *s;
-	uintptr_t entry;
+	uintptr_t entry, was;
 
 	if ((unsigned int)from >= TABLE_SIZE) {
 		plain_unknown(to);
 		return;
 	}
-	if ((table_noted(from, NOTE_FRESH) || table_noted(from, NOTE_TCP)) && process_is_ours())
+	if (alias_made(from, to))
+		return;
+	if (table_noted(from, NOTE_TCP) && process_is_ours())
 		plain_keep(from);
 	entry = table_entry(from);
 	s = !is_note(entry) ? table_get(from, true) : NULL;
@@ -321,12 +380,13 @@ void sock_alias(int from, int to)
 		plain_unknown(to);
 		return;
 	}
-	if ((unsigned int)to >= TABLE_SIZE || !process_is_ours()) {
-		sock_put(s);
-		return;
+	if ((unsigned int)to < TABLE_SIZE && process_is_ours()) {
+		table_reach_to(to);
+		do
+			was = table_entry(to);
+		while ((was & ~(uintptr_t)TABLE_PLAIN) != (uintptr_t)s && !add_number(s, to, was, entry & TABLE_PLAIN) && !s->ended);
 	}
-	atomic_fetch_add(&s->fds, 1);
-	table_set(to, s, entry & TABLE_PLAIN); /* with the reference */
+	sock_put(s);
 }
 
 /* ---- the peer's life ---- */

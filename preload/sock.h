@@ -46,6 +46,7 @@ struct shared {
 	_Atomic int64_t wanted; /* since when a client's program wants to write, 0 not */
 	_Atomic int shut;      /* 1 << READER, 1 << WRITER: shutdown before the handshake has ended */
 	_Atomic bool told;     /* the program has asked whether its connect has ended */
+	_Atomic bool writable; /* or has been told so, while nobody has answered: there is to be room for a write */
 	_Atomic int error;     /* of FAILED; of a connect */
 	_Atomic bool error_told;
 	_Atomic bool nonblocking, linger_zero;
@@ -121,6 +122,12 @@ void shared_undescribe(struct shared *sh, const struct device *d);
  * the library's hangs on it.
  */
 bool sock_drop(int fd);
+
+/* Into the table, at all its numbers. */
+void sock_place(struct sock *s, int fd, bool plain);
+
+/* The socket is no connection, and no listener, any more; its numbers can be used for another one. */
+void sock_anew(struct sock *s);
 
 /* One more descriptor of the same socket. */
 void sock_alias(int from, int to);

@@ -58,11 +58,11 @@ void table_reach_to(int fd)
 		;
 }
 
-void table_set(int fd, struct sock *s, bool plain)
+uintptr_t table_set(int fd, struct sock *s, bool plain)
 {
 	if (fd >= atomic_load_explicit(&table_reach, memory_order_relaxed))
 		table_reach_to(fd);
-	atomic_store_explicit(&table[fd].sock, (uintptr_t)s | (plain ? TABLE_PLAIN : 0), memory_order_release);
+	return atomic_exchange(&table[fd].sock, (uintptr_t)s | (plain ? TABLE_PLAIN : 0));
 }
 
 void table_more(int fd)

@@ -33,13 +33,16 @@ enum { TABLE_PLAIN = 1 }; /* bit 0 of an entry's sock: the connection is on TCP,
 /* What is noted of a descriptor that has no sock. Bit 0 is as in an entry that has. */
 enum note {
 	NOTE_NONE = 0,
-	NOTE_FRESH = 1, /* a TCP socket as the program has made it: never marked */
-	NOTE_TCP = 3,   /* a connection that is on TCP; plain.c lists it */
+	NOTE_FRESH = 1,  /* a TCP socket as the program has made it: never marked */
+	NOTE_TCP = 3,    /* a connection that is on TCP; plain.c lists it */
+	NOTE_MADE = 5,   /* a TCP socket that the program has made, and may have been marked */
+	NOTE_COPIED = 7, /* the same, of which other numbers have this note, too */
+	NOTE_SHARED = 9, /* the same, that other processes have */
 };
 
 static inline bool is_note(uintptr_t entry)
 {
-	return entry <= NOTE_TCP;
+	return entry <= NOTE_SHARED;
 }
 
 static inline uintptr_t table_entry(int fd)
@@ -95,10 +98,7 @@ static inline bool table_note(int fd, enum note note)
 
 bool process_is_ours(void); /* sock.h */
 
-/*
- * Whether nothing is kept of a descriptor but a note, which is taken away: it is about to be closed. A child of vfork closes its own one; what
- * is lost by FRESH is a question.
- */
+/* Whether nothing is kept of a descriptor but a note, which is taken away: it is about to be closed. A child of vfork closes its own one. */
 static inline bool table_pass(int fd)
 {
 	uintptr_t entry;
@@ -108,7 +108,7 @@ static inline bool table_pass(int fd)
 	entry = atomic_load_explicit(&table[fd].sock, memory_order_relaxed);
 	if (!is_note(entry) || atomic_load_explicit(&table[fd].more, memory_order_relaxed))
 		return false;
-	return entry == NOTE_NONE || (entry == NOTE_TCP && !process_is_ours()) || table_swap(fd, entry, NOTE_NONE);
+	return entry == NOTE_NONE || !process_is_ours() || table_swap(fd, entry, NOTE_NONE);
 }
 
 /* What an entry that is there holds. Only for who is alone: it takes no reference. */
@@ -120,7 +120,8 @@ static inline struct sock *table_sock(int fd)
 /* The socket of a descriptor, to be given back by sock_put; NULL: none. Plain ones only if any is set. */
 struct sock *table_get(int fd, bool any);
 
-void table_set(int fd, struct sock *s, bool plain);
+/* Returns what was there. */
+uintptr_t table_set(int fd, struct sock *s, bool plain);
 
 /* Something else is kept of the number. */
 void table_more(int fd);

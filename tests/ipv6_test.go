@@ -8,6 +8,7 @@ import (
 	"os"
 	"regexp"
 	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/ismfs/ismfs/tree"
@@ -65,6 +66,30 @@ func (d *device) wantShown(address, form, listener string) {
 			d.t.Errorf("smcd-dump sockets has no %q:\n%s", line, dump)
 		}
 	}
+}
+
+// TestShownAny: a listener on [::], of libsmc and under smc_run, is that in conns and in JSON. In the table it is 0.0.0.0, as smcss has it,
+// which takes an address with nothing behind its first four bytes for IPv4.
+func TestShownAny(t *testing.T) {
+	need(t, "python3")
+	needIPv6(t)
+	d := mountSMC(t)
+	l := startPeer(t, d.Point).Listen(overSMC, "tcp", "[::]:0")
+	ports := []string{fmt.Sprint(netip.MustParseAddrPort(l.Address).Port()), freePort(t)}
+	server := d.start(underRun, "python3", "-c", `
+import socket, sys, time
+l = socket.socket(socket.AF_INET6); l.bind(("::", int(sys.argv[1]))); l.listen(1); time.sleep(1000)`, ports[1])
+	listening(t, ports[1])
+	conns, table, json := d.Read("conns"), d.dump("sockets", "-l"), d.dump("sockets", "-a", "--json")
+	for _, port := range ports {
+		for text, want := range map[string]string{conns: " [::]:" + port + " ", table: " 0.0.0.0:" + port + " ", json: `"[::]:` + port + `"`} {
+			if !strings.Contains(text, want) {
+				t.Errorf("there is no %q in\n%s", want, text)
+			}
+		}
+	}
+	server.kill()
+	wantError(t, "Close", l.Close(), nil)
 }
 
 // TestRunRedisSix: redis over ::1, under smc_run at either end or at both, and beside a client in Go.

@@ -54,7 +54,7 @@ void read_all(int fd, void *b, size_t n)
 
 int family = AF_INET;
 
-int listen_any(void)
+int bound_any(void)
 {
 	struct sockaddr_in four = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
 	struct sockaddr_in6 six = { .sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT };
@@ -65,19 +65,31 @@ int listen_any(void)
 		check(bind(fd, (struct sockaddr *)&four, sizeof(four)) == 0);
 	else
 		check(bind(fd, (struct sockaddr *)&six, sizeof(six)) == 0);
+	return fd;
+}
+
+int listen_any(void)
+{
+	int fd = bound_any();
+
 	check(listen(fd, 64) == 0);
 	return fd;
 }
 
-int connect_to(int listener)
+int connect_socket(int fd, int listener)
 {
 	struct sockaddr_storage a;
 	socklen_t size = sizeof(a);
+
+	check(getsockname(listener, (struct sockaddr *)&a, &size) == 0);
+	return connect(fd, (struct sockaddr *)&a, size);
+}
+
+int connect_to(int listener)
+{
 	int fd = socket(family, SOCK_STREAM, 0);
 
-	check(fd >= 0);
-	check(getsockname(listener, (struct sockaddr *)&a, &size) == 0);
-	check(connect(fd, (struct sockaddr *)&a, size) == 0);
+	check(fd >= 0 && connect_socket(fd, listener) == 0);
 	return fd;
 }
 

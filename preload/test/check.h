@@ -28,8 +28,12 @@ void pair_close(struct pair p);
 /* Of all sockets: AF_INET, or AF_INET6 for a program that is told so. */
 extern int family;
 
-/* Listens on a free port of loopback and returns the socket; connect_to connects to it. */
+/* A socket with a free port of loopback, and one that listens there. */
+int bound_any(void);
 int listen_any(void);
+
+/* Connects a socket to a listener, as connect returns; and a new one. */
+int connect_socket(int fd, int listener);
 int connect_to(int listener);
 
 /* Counts what a write has returned, and returns it. */

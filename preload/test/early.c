@@ -209,6 +209,30 @@ static void writable_by_and_by(int fd)
 	check(usleep(1000) == 0);
 }
 
+static void (*const ways[])(int fd) = { writable_by_poll, writable_by_select, writable_by_epoll, writable_by_edge };
+enum { WAYS = sizeof(ways) / sizeof(ways[0]) };
+
+/* The server is this very thread. Where a connect has ended well there is room for a write. */
+static void writable_is_written(void)
+{
+	for (int i = 0; i < 2 * WAYS; i++) {
+		int listener = listen_any(), client = socket(family, SOCK_STREAM | SOCK_NONBLOCK, 0), error = -1, server;
+		socklen_t size = sizeof(error);
+
+		check(client >= 0 && (connect_socket(client, listener) == 0 || errno == EINPROGRESS));
+		ways[i / 2](client);
+		if (i % 2 == 1)
+			check(getsockopt(client, SOL_SOCKET, SO_ERROR, &error, &size) == 0 && error == 0);
+		says(client, "hello");
+		server = accept_one(listener);
+		wants(server, "hello");
+		says(server, "reply");
+		set_nonblocking(client, 0);
+		wants(client, "reply");
+		check(close(client) == 0 && close(server) == 0 && close(listener) == 0);
+	}
+}
+
 static void write_without_waiting(void)
 {
 	static void (*const writable[])(int fd) = { writable_by_poll, writable_by_select, writable_by_epoll, writable_by_edge, writable_by_and_by };
@@ -228,6 +252,36 @@ static void write_without_waiting(void)
 		wants(client, "reply");
 		check(close(client) == 0 && close(server) == 0 && close(listener) == 0);
 	}
+}
+
+/* ---- other processes ---- */
+
+/* A child has the socket, too, before it is a connection, and is alone with it in the end. */
+static void forked_before_connect(void)
+{
+	int listener = listen_any(), fd = socket(family, SOCK_STREAM, 0), start[2], server;
+	pid_t child;
+
+	check(fd >= 0 && pipe(start) == 0);
+	child = fork();
+	check(child >= 0);
+	if (child == 0) {
+		wants(start[0], "go");
+		says(fd, "hello");
+		wants(fd, "reply");
+		_exit(0);
+	}
+	check(connect_socket(fd, listener) == 0);
+	server = accept_one(listener);
+	says(fd, "first");
+	wants(server, "first");
+	check(close(fd) == 0);
+	says(start[1], "go");
+	wants(server, "hello");
+	says(server, "reply");
+	ended_well(child);
+	wants_end(server);
+	check(close(server) == 0 && close(listener) == 0 && close(start[0]) == 0 && close(start[1]) == 0);
 }
 
 /* On a blocking socket: nobody tries again. */
@@ -250,8 +304,10 @@ void test_early(void)
 	RUN(half_close_before_accept);
 	RUN(server_speaks_first);
 	RUN(served_by_child);
+	RUN(writable_is_written);
 	RUN(write_without_waiting);
 	RUN(write_once);
+	RUN(forked_before_connect);
 }
 
 /* Longer than a server waits that answers in the background: the client's program has other things to do. */

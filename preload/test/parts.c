@@ -2,6 +2,7 @@
 /* Parts of the library by themselves, at moments that no program can choose: this one has the library's objects in it. */
 #define _GNU_SOURCE
 #include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,7 +13,9 @@
 
 #include "../../clients/c/procs.h"
 #include "../../clients/c/smc.h"
+#include "../message.h"
 #include "../plain.h"
+#include "../real.h"
 #include "../servers.h"
 #include "../sock.h"
 #include "check.h"
@@ -321,11 +324,90 @@ static void not_fresh_elsewhere(void)
 {
 	int fd = socket(AF_INET, SOCK_STREAM, 0), pair[2];
 
-	check(fd >= 0 && table_noted(fd, NOTE_FRESH) && system(":") == 0 && table_noted(fd, NOTE_NONE));
+	check(fd >= 0 && table_noted(fd, NOTE_FRESH) && system(":") == 0 && table_noted(fd, NOTE_MADE));
 	check(table_note(fd, NOTE_FRESH));
 	run_true();
-	check(table_noted(fd, NOTE_NONE) && table_note(fd, NOTE_FRESH) && socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
-	check(pass(pair[0], fd) == 1 && table_noted(fd, NOTE_NONE) && close(fd) == 0 && close(pair[0]) == 0 && close(pair[1]) == 0);
+	check(table_noted(fd, NOTE_MADE) && table_note(fd, NOTE_FRESH) && socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0);
+	check(pass(pair[0], fd) == 1 && table_noted(fd, NOTE_SHARED) && close(fd) == 0 && close(pair[0]) == 0 && close(pair[1]) == 0);
+}
+
+/* ---- sockets at several numbers ---- */
+
+static void copies_of_what_is_no_connection_yet(void)
+{
+	int fd = socket(AF_INET, SOCK_STREAM, 0), other = socket(AF_INET, SOCK_STREAM, 0);
+	int copies[] = { dup(fd), fcntl(fd, F_DUPFD, 100), dup2(fd, 90), dup3(fd, 91, O_CLOEXEC), dup(90) }, n = sizeof(copies) / sizeof(copies[0]);
+	int others = dup(other);
+	struct sock *s = sock_new(SOCK_PLAIN, true);
+
+	check(fd >= 0 && s != NULL && table_noted(fd, NOTE_COPIED) && table_noted(others, NOTE_COPIED));
+	sock_place(s, copies[0], true);
+	check(atomic_load(&s->fds) == (uint32_t)n + 1 && table_sock(fd) == s && table_noted(other, NOTE_COPIED) && table_noted(others, NOTE_COPIED));
+	check(close(fd) == 0);
+	for (int i = 0; i < n; i++)
+		check(table_sock(copies[i]) == s && !s->ended && close(copies[i]) == 0);
+	check(s->ended && close(other) == 0 && close(others) == 0);
+	sock_put(s);
+}
+
+static void forks_of_what_is_no_connection_yet(void)
+{
+	int fd = socket(AF_INET, SOCK_STREAM, 0), copy = dup(fd), alone, status;
+	pid_t child = fork();
+
+	check(fd >= 0 && copy >= 0 && child >= 0 && table_noted(fd, NOTE_SHARED) && table_noted(copy, NOTE_SHARED));
+	alone = dup(copy);
+	check(table_noted(alone, NOTE_SHARED));
+	if (child == 0)
+		_exit(0);
+	check(waitpid(child, &status, 0) == child && status == 0 && close(fd) == 0 && close(copy) == 0 && close(alone) == 0);
+}
+
+/* ---- a device that goes ---- */
+
+static bool promised;
+
+/* What the SYN-ACK has said. */
+int __real_smcopt_ask(int fd);
+int __wrap_smcopt_ask(int fd)
+{
+	return promised ? SMCOPT_SMC : __real_smcopt_ask(fd);
+}
+
+/* A connection that the library knows nothing of. */
+static struct pair connect_past_the_library(void)
+{
+	struct sockaddr_in a = { .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
+	socklen_t size = sizeof(a);
+	int listener = real()->socket(AF_INET, SOCK_STREAM, 0);
+	struct pair p = { .client = real()->socket(AF_INET, SOCK_STREAM, 0) };
+
+	check(listener >= 0 && p.client >= 0 && bind(listener, (struct sockaddr *)&a, size) == 0 && real()->listen(listener, 1) == 0);
+	check(getsockname(listener, (struct sockaddr *)&a, &size) == 0 && real()->connect(p.client, (struct sockaddr *)&a, size) == 0);
+	p.server = real()->accept4(listener, NULL, NULL, 0);
+	check(p.server >= 0 && real()->close(listener) == 0);
+	return p;
+}
+
+/* Between the mark, by which the server is promised SMC, and the first look at a connect that does not wait. The server hears why. */
+static void no_device_since_connect_began(void)
+{
+	struct pair p = connect_past_the_library();
+	struct pollfd out = { .fd = p.client, .events = POLLOUT };
+	struct sock *s = sock_new(SOCK_CONNECTING, true);
+	uint32_t code = 0;
+
+	check(s != NULL);
+	s->device = NULL;
+	table_set(p.client, s, false);
+	promised = true;
+	check(poll(&out, 1, -1) == 1 && out.revents == POLLOUT);
+	promised = false;
+	check(sock_kind(s) == SOCK_PLAIN && s->shared->reason == SMC_DECL_NOSMCDEV);
+	check(message_take_decline(p.server, &code) == 1 && code == SMC_DECL_NOSMCDEV);
+	check(write(p.client, "x", 1) == 1 && message_unread(p.server) == 1);
+	sock_put(s);
+	check(close(p.client) == 0 && close(p.server) == 0);
 }
 
 /* ---- pages ---- */
@@ -353,6 +435,9 @@ int main(void)
 	RUN(copies_at_stale_numbers);
 	RUN(listen_at_stale_number);
 	RUN(not_fresh_elsewhere);
+	RUN(copies_of_what_is_no_connection_yet);
+	RUN(forks_of_what_is_no_connection_yet);
+	RUN(no_device_since_connect_began);
 	if (ticks() == 0) /* no such clock: nothing is the same once more */
 		return 0;
 	RUN(spans_end);

@@ -37,6 +37,102 @@ static void copies(void)
 	check(close(d) == 0 && read(p.server, &byte, 1) == 0 && close(p.server) == 0);
 }
 
+static int copy_by_dup(int fd)
+{
+	return dup(fd);
+}
+
+static int copy_by_fcntl(int fd)
+{
+	return fcntl(fd, F_DUPFD_CLOEXEC, 100);
+}
+
+static int copy_by_dup2(int fd)
+{
+	return dup2(fd, 77);
+}
+
+static int copy_by_dup3(int fd)
+{
+	return dup3(fd, 78, O_CLOEXEC);
+}
+
+static int (*const copiers[])(int fd) = { copy_by_dup, copy_by_fcntl, copy_by_dup2, copy_by_dup3 };
+enum { COPIERS = sizeof(copiers) / sizeof(copiers[0]) };
+
+/* One number of a connection goes, the other one goes on. */
+static void goes_on(int listener, int first, int second)
+{
+	struct pair p = { .client = second, .server = accept_one(listener) };
+	char b[2];
+
+	write_all(first, "x", 1);
+	read_all(p.server, b, 1);
+	check(close(first) == 0);
+	write_all(p.server, "yz", 2);
+	read_all(second, b, 2);
+	check(memcmp(b, "yz", 2) == 0);
+	write_all(second, "x", 1);
+	read_all(p.server, b, 1);
+	check(close(second) == 0 && read(p.server, b, 1) == 0 && close(p.server) == 0 && close(listener) == 0);
+}
+
+/* Whichever of the two connects. */
+static void copied_before_connect(void)
+{
+	for (int i = 0; i < 2 * COPIERS; i++) {
+		int listener = listen_any(), first = socket(family, SOCK_STREAM, 0), second = copiers[i / 2](first);
+
+		check(first >= 0 && second >= 0);
+		check(connect_socket(i % 2 == 0 ? first : second, listener) == 0);
+		goes_on(listener, first, second);
+	}
+}
+
+/* The copy waits for the end of the connect, and has been in a set since before. */
+static void copied_before_connect_that_does_not_wait(void)
+{
+	int listener = listen_any(), first = socket(family, SOCK_STREAM | SOCK_NONBLOCK, 0), second = dup(first), set = epoll_create1(0);
+	struct epoll_event event = { .events = EPOLLOUT, .data.u32 = 7 }, got;
+
+	check(first >= 0 && second >= 0 && set >= 0 && epoll_ctl(set, EPOLL_CTL_ADD, second, &event) == 0);
+	check(connect_socket(first, listener) == 0 || errno == EINPROGRESS);
+	check(epoll_wait(set, &got, 1, -1) == 1 && got.events == EPOLLOUT && got.data.u32 == 7 && close(set) == 0);
+	set_nonblocking(second, 0);
+	goes_on(listener, first, second);
+}
+
+/* One that was refused tries again. */
+static void copied_before_connects(void)
+{
+	int listener = listen_any(), first = socket(family, SOCK_STREAM, 0), second;
+	struct sockaddr_storage a;
+	socklen_t size = sizeof(a);
+
+	check(first >= 0 && getsockname(listener, (struct sockaddr *)&a, &size) == 0 && close(listener) == 0);
+	check(connect(first, (struct sockaddr *)&a, size) == -1 && errno == ECONNREFUSED);
+	second = dup(first);
+	check(second >= 0 && connect(second, (struct sockaddr *)&a, size) == -1 && errno == ECONNREFUSED);
+	listener = listen_any();
+	check(connect_socket(first, listener) == 0);
+	goes_on(listener, first, second);
+}
+
+static void copied_before_listen(void)
+{
+	for (int i = 0; i < COPIERS; i++) {
+		int first = bound_any(), second = copiers[i](first), client, server;
+		char byte;
+
+		check(second >= 0 && listen(first, 1) == 0 && close(first) == 0);
+		client = connect_to(second);
+		server = accept_one(second);
+		write_all(client, "x", 1);
+		read_all(server, &byte, 1);
+		check(close(client) == 0 && read(server, &byte, 1) == 0 && close(server) == 0 && close(second) == 0);
+	}
+}
+
 /* dup2 onto a connection closes it. */
 static void replaced(void)
 {
@@ -577,6 +673,10 @@ void test_processes(void)
 {
 	RUN(few_descriptors);
 	RUN(copies);
+	RUN(copied_before_connect);
+	RUN(copied_before_connect_that_does_not_wait);
+	RUN(copied_before_connects);
+	RUN(copied_before_listen);
 	RUN(replaced);
 	RUN(forked);
 	RUN(child_goes);

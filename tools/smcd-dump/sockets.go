@@ -29,7 +29,8 @@ listeners alone with -l.
 
 The Inode is that of the TCP socket, and a mode of TCP is followed by the reason, and by the peer's if it was
 the peer that declined. With -d, Token is the number of the own DMB, tx cursors are those that the peer has
-been told of, and Sndbuf is 0 where it is not the peer's DMB itself (dmb_copy 1).
+been told of, and Sndbuf is 0 where it is not the peer's DMB itself (dmb_copy 1). As with smcss, an address of
+which only the first four bytes are not zero looks like one of IPv4: [::] is 0.0.0.0. JSON tells them apart.
 
 JSON, of the same sockets: {"sockets": [{"state": "ACTIVE", "uid": 0, "pid": 1, "net_ns": 4026531840,
 "local": "127.0.0.1:7777", "peer": "127.0.0.1:40130", "mode": "SMCD", ...}, ...]}`,
