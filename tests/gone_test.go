@@ -142,6 +142,7 @@ func inAllServers(t *testing.T, f func(d *device, c *collector)) {
 		"C, soon": func(d *device) *collector { return d.collectInC("soon") },
 	} {
 		t.Run(name, func(t *testing.T) {
+			t.Parallel()
 			inBothCopyModesOf(t, func(t *testing.T, d *device) {
 				c := start(d)
 				d.wantWhole(c, 10, nil, func() { d.once(c.port, 10, "close") }) // what is made once is made now
@@ -173,6 +174,7 @@ func (d *device) once(port string, n int, how string) {
 
 // TestRunOneShot: C clients that end in every way.
 func TestRunOneShot(t *testing.T) {
+	t.Parallel()
 	inAllServers(t, func(d *device, c *collector) {
 		for _, how := range []string{"close", "shutdown", "exit", "_exit", "quick_exit", "exit_group", "abort", "kill", "term", "exec", "linger"} {
 			var end error
@@ -189,6 +191,7 @@ func TestRunOneShot(t *testing.T) {
 
 // TestOneShot: Go clients.
 func TestOneShot(t *testing.T) {
+	t.Parallel()
 	inAllServers(t, func(d *device, c *collector) {
 		for how, finish := range map[string]func(*peerConn) error{
 			"killed":                  func(*peerConn) error { return nil },
@@ -282,6 +285,7 @@ func (a *attacker) confirmGone(port string, g *goneClient, written []byte) *assa
 
 // TestGoneClient: clients by hand.
 func TestGoneClient(t *testing.T) {
+	t.Parallel()
 	inAllServers(t, func(d *device, c *collector) {
 		before := d.smcCounts()
 		for i := range goneClients {

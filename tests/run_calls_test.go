@@ -12,17 +12,20 @@ import (
 
 // TestRunCalls: a program of ours that makes every call that there is on sockets, and finds what TCP would have given.
 func TestRunCalls(t *testing.T) {
+	t.Parallel()
 	testCalls(t, "smc-run-test")
 }
 
 // TestRunCallsSix: the same over IPv6. How a DMB is written has nothing to do with addresses, so once is enough.
 func TestRunCallsSix(t *testing.T) {
+	t.Parallel()
 	needIPv6(t)
 	mountSMC(t).testCalls("smc-run-test", "six")
 }
 
 // TestRunCallsFortified: the same by the names that _FORTIFY_SOURCE and _FILE_OFFSET_BITS=64 give to the calls.
 func TestRunCallsFortified(t *testing.T) {
+	t.Parallel()
 	testCalls(t, "smc-run-test-fortified")
 }
 
@@ -52,6 +55,7 @@ func (d *device) testCalls(name string, args ...string) {
 
 // TestRunHandlers: a signal handler reads or writes the connection that its thread is reading or writing, or ends the program (preload/test/handlers.c).
 func TestRunHandlers(t *testing.T) {
+	t.Parallel()
 	inBothCopyModesOf(t, func(t *testing.T, d *device) {
 		program := filepath.Join(bin, "smc-run-test")
 		d.wantPlain(func() { d.run(asItIs, program, "handlers") })

@@ -167,6 +167,7 @@ func TestRunGoServer(t *testing.T) {
 // TestRunGoLate: a client under smc_run that connects without waiting, is answered by a Go server, and does something else for longer
 // than a kernel would wait for its Confirm.
 func TestRunGoLate(t *testing.T) {
+	t.Parallel()
 	need(t, "python3")
 	d := mountSMC(t)
 	l := startPeer(t, d.Point).Listen(overSMC, "tcp", "127.0.0.1:0")

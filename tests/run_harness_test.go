@@ -5,11 +5,13 @@ package tests
 import (
 	"bytes"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -119,11 +121,14 @@ func (d *device) run(how launch, args ...string) string {
 	return out
 }
 
+// runPatience is how long a program may take. It is a limit for broken code: some are slow, with a sanitizer, and beside others.
+const runPatience = 5 * time.Minute
+
 func (d *device) try(how launch, args ...string) (string, error) {
 	cmd := d.command(how, args...)
 	var out, errors bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &errors
-	stop := time.AfterFunc(callPatience, func() { syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
+	stop := time.AfterFunc(runPatience, func() { syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) })
 	defer stop.Stop()
 	err := cmd.Run()
 	if err != nil {
@@ -132,20 +137,37 @@ func (d *device) try(how launch, args ...string) (string, error) {
 	return out.String(), nil
 }
 
-// freePort returns a port of loopback that nobody listens on.
+// Ports that programs are told to listen on are below those that the kernel gives to who asks for any, which in tests that go beside one
+// another others do all the time.
+const firstPort, endPort = 10000, 32000
+
+var lastPort atomic.Uint32
+
+func init() { lastPort.Store(rand.Uint32N(endPort - firstPort)) } // other packages' tests have ports, too
+
+// freePort returns a port of loopback that nobody listens on, and that it has not returned before.
 func freePort(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	var err error
+	for range 100 {
+		port := strconv.Itoa(firstPort + int(lastPort.Add(1)%(endPort-firstPort)))
+		var l net.Listener
+		if l, err = net.Listen("tcp", "127.0.0.1:"+port); err == nil {
+			l.Close()
+			return port
+		}
 	}
-	defer l.Close()
-	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+	t.Fatal(err)
+	return ""
 }
 
+// inBothCopyModesOf runs a test with dmb_copy 0 and 1, on two devices beside one another.
 func inBothCopyModesOf(t *testing.T, f func(t *testing.T, d *device)) {
 	for _, mode := range []string{"0", "1"} {
-		t.Run("dmb_copy="+mode, func(t *testing.T) { f(t, mountSMC(t, "--dmb-copy="+mode)) })
+		t.Run("dmb_copy="+mode, func(t *testing.T) {
+			t.Parallel()
+			f(t, mountSMC(t, "--dmb-copy="+mode))
+		})
 	}
 }
 

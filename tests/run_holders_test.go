@@ -77,6 +77,7 @@ func (h holders) close(who int) {
 // TestRunHolders: of the processes that have a connection some are killed and some close it, each time the last one that has it last. The
 // peer finds what it finds over TCP, the line in conns goes, and the DMBs are free for the next connection or given back.
 func TestRunHolders(t *testing.T) {
+	t.Parallel()
 	need(t, "python3")
 	const parent, one, other = 0, 1, 2
 	for _, c := range []struct {
@@ -96,6 +97,7 @@ func TestRunHolders(t *testing.T) {
 		{"parent closes, both killed", 2, false, func(h holders) { h.close(parent); h.kill(one); h.kill(other) }, io.EOF},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			inBothCopyModesOf(t, func(t *testing.T, d *device) {
 				for _, how := range []launch{asItIs, underRun} {
 					d.endAmong(how, c.children, c.unread, c.end, c.want)

@@ -153,6 +153,7 @@ func (d *device) sockperf(how launch, port string, load *sockperfLoad) (moved in
 
 // TestRunSockperf: one server for clients under smc_run and plain ones.
 func TestRunSockperf(t *testing.T) {
+	t.Parallel()
 	need(t, "sockperf")
 	d := mountSMC(t)
 	port := d.startSockperf(underRun)

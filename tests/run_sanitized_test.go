@@ -12,6 +12,7 @@ import (
 
 // TestRunSanitized: the same calls in a program and a library that are built with AddressSanitizer, and with ThreadSanitizer.
 func TestRunSanitized(t *testing.T) {
+	t.Parallel()
 	for sanitizer, options := range map[string]string{
 		"address": "ASAN_OPTIONS=detect_leaks=0:exitcode=66",
 		// A child of fork can have a thread of its parent's that has ended and that nobody has joined: no leak.

@@ -13,10 +13,11 @@ import (
 	"github.com/ismfs/ismfs/smc"
 )
 
-// inBothCopyModes runs a test with dmb_copy 0 and 1.
+// inBothCopyModes runs a test with dmb_copy 0 and 1, on two devices beside one another.
 func inBothCopyModes(t *testing.T, f func(t *testing.T, d *device, client, server *peer)) {
 	for _, mode := range []string{"0", "1"} {
 		t.Run("dmb_copy="+mode, func(t *testing.T) {
+			t.Parallel()
 			d, client, server := smcPair(t, "--dmb-copy="+mode)
 			f(t, d, client, server)
 		})

@@ -263,7 +263,10 @@ type scene struct {
 // scenes runs a test in both copy modes.
 func scenes(t *testing.T, f func(t *testing.T, s *scene)) {
 	for _, mode := range []string{"0", "1"} {
-		t.Run("dmb_copy="+mode, func(t *testing.T) { f(t, newScene(t, "--dmb-copy="+mode)) })
+		t.Run("dmb_copy="+mode, func(t *testing.T) {
+			t.Parallel() // each on its own device
+			f(t, newScene(t, "--dmb-copy="+mode))
+		})
 	}
 }
 
