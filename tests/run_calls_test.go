@@ -20,7 +20,11 @@ func TestRunCalls(t *testing.T) {
 func TestRunCallsSix(t *testing.T) {
 	t.Parallel()
 	needIPv6(t)
-	mountSMC(t).testCalls("smc-run-test", "six")
+	testCallsPlain(t, "smc-run-test", "six")
+	t.Run("SMC", func(t *testing.T) {
+		t.Parallel()
+		mountSMC(t).testCalls("smc-run-test", "six")
+	})
 }
 
 // TestRunCallsFortified: the same by the names that _FORTIFY_SOURCE and _FILE_OFFSET_BITS=64 give to the calls.
@@ -30,13 +34,22 @@ func TestRunCallsFortified(t *testing.T) {
 }
 
 func testCalls(t *testing.T, name string) {
+	testCallsPlain(t, name)
 	inBothCopyModesOf(t, func(t *testing.T, d *device) { d.testCalls(name) })
+}
+
+// testCallsPlain shows that what the program wants is what TCP gives.
+func testCallsPlain(t *testing.T, name string, args ...string) {
+	t.Run("TCP", func(t *testing.T) {
+		t.Parallel()
+		d := mountSMC(t)
+		d.wantPlain(func() { d.run(asItIs, append([]string{filepath.Join(bin, name)}, args...)...) })
+	})
 }
 
 func (d *device) testCalls(name string, args ...string) {
 	d.t.Helper()
 	program := append([]string{filepath.Join(bin, name)}, args...)
-	d.wantPlain(func() { d.run(asItIs, program...) })
 	before := d.xferBytes()
 	var out string
 	d.wantSMC(-1, func() { out = d.run(underRun, program...) })
