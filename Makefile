@@ -79,12 +79,13 @@ AS_ROOT  = -exec 'sudo --preserve-env=ISMFS_TEST_BIN,ISMFS_SOAK,CI,GOMAXPROCS'
 endif
 
 # Programs in C with C at both ends heed neither the race detector nor GOMAXPROCS: they are run once.
-IN_C = ^TestRun(Apart|Batch|Calls|CallsFortified|CallsSix|Combinations|Early|Fallbacks|Handlers|Haproxy|LateClient|Memcached|Mixed|Nginx|OneCPU|Parts|Plain|Postgres|Redis|Sanitized|Sockperf|Stress)$$
+IN_C = ^TestRun(Apart|Batch|Buffers|BusyServer|Calls|CallsFortified|CallsSix|Combinations|Early|Fallbacks|GracefulEnd|HandOver|Handlers|Haproxy|Iperf3|KillWorker|LateClient|Limit|Memcached|Mixed|Musl|Nginx|OneCPU|Parts|Plain|Postgres|Python|Redis|RedisPlainServer|RedisPubSub|Sanitized|Socat|Sockperf|Spawn|Stress)$$|^TestRunOneShot$$/^C,
 SKIP = $(if $(RACE)$(GOMAXPROCS),-skip '$(IN_C)')
 # Nor does a model, which is one goroutine (libsmc/internal/stream; with the race detector it is not built).
 SKIP_MODELS = $(if $(GOMAXPROCS),-skip '^Test(Page)?Model')
 
-# The packages may run beside one another, but for tests, some of which want the only device there is.
+# The packages may run beside one another, but for tests, some of which want the only device there is. Of those that do not, and wait for most
+# of their time, four go at once, however many CPUs there are.
 GO_TEST = $(TEST_ENV) $(GO) test -count=1 $(RACE) $(AS_ROOT)
 test-go:
 	$(GO) build $(RACE) -o bin/test$(RACE)/ ./cmd/ismfs ./tools/smcd-dump
@@ -93,7 +94,7 @@ ifdef TEST_ARGS
 	$(GO_TEST) $(TEST_ARGS)
 else
 	$(GO_TEST) $(SKIP_MODELS) $$($(GO) list ./... | grep -v '/tests$$')
-	$(GO_TEST) -timeout 30m $(SKIP) ./tests
+	$(GO_TEST) -timeout 30m -parallel 4 $(SKIP) ./tests
 endif
 
 test-examples:
