@@ -85,7 +85,7 @@ SKIP = $(if $(RACE)$(GOMAXPROCS),-skip '$(IN_C)')
 SKIP_MODELS = $(if $(GOMAXPROCS),-skip '^Test(Page)?Model')
 
 # The packages may run beside one another, but for tests, some of which want the only device there is. Of those that do not, and wait for most
-# of their time, four go at once, however many CPUs there are.
+# of their time, two go at once, however many CPUs there are.
 GO_TEST = $(TEST_ENV) $(GO) test -count=1 $(RACE) $(AS_ROOT)
 test-go:
 	$(GO) build $(RACE) -o bin/test$(RACE)/ ./cmd/ismfs ./tools/smcd-dump
@@ -94,7 +94,7 @@ ifdef TEST_ARGS
 	$(GO_TEST) $(TEST_ARGS)
 else
 	$(GO_TEST) $(SKIP_MODELS) $$($(GO) list ./... | grep -v '/tests$$')
-	$(GO_TEST) -timeout 30m -parallel 4 $(SKIP) ./tests
+	$(GO_TEST) -timeout 30m -parallel 2 $(SKIP) ./tests
 endif
 
 test-examples:
