@@ -154,8 +154,8 @@ static int begin(int fd, int result, int buffer, const union address *peer, bool
 		lock_take(&s->shared->handshake);
 		handshake_connected(s, fd);
 		lock_release(&s->shared->handshake);
-		adopt_items(s, fd);
 		if (sock_kind(s) != SOCK_PLAIN) {
+			adopt_items(s, fd);
 			learn_mode(s, fd);
 			(void)handshake_wait(s, fd, READER, now_ns() + settle_ns);
 		}

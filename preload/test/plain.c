@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -284,6 +285,31 @@ static void passed_to_its_number(void)
 	check(close(copy) == 0 && close(fd) == 0 && close(p.server) == 0 && close(l) == 0 && close(over[0]) == 0 && close(over[1]) == 0);
 }
 
+/* One that is in an epoll set before it connects stays there as it is, whether the server was known to be on TCP or not. */
+static void connected_in_a_set(void)
+{
+	int l = listen_plain(), set = epoll_create1(0);
+	struct epoll_event event = { .events = EPOLLIN, .data.u64 = 42 };
+
+	check(set >= 0);
+	for (int n = 0; n < 12; n++) {
+		int client = socket(AF_INET, SOCK_STREAM, 0), server;
+		struct sockaddr_in at;
+		socklen_t size = sizeof(at);
+
+		check(client >= 0 && epoll_ctl(set, EPOLL_CTL_ADD, client, &event) == 0);
+		check(getsockname(l, (struct sockaddr *)&at, &size) == 0 && connect(client, (struct sockaddr *)&at, size) == 0);
+		server = accept_one(l);
+		check(write(server, "x", 1) == 1);
+		event = (struct epoll_event){ 0 };
+		check(epoll_wait(set, &event, 1, 10000) == 1 && event.events == EPOLLIN && event.data.u64 == 42);
+		check(close(client) == 0 && close(server) == 0);
+		check(epoll_wait(set, &event, 1, 0) == 0);
+		event = (struct epoll_event){ .events = EPOLLIN, .data.u64 = 42 };
+	}
+	check(close(set) == 0 && close(l) == 0);
+}
+
 void test_plain(void)
 {
 	RUN(one_after_the_other);
@@ -293,5 +319,6 @@ void test_plain(void)
 	RUN(copied_to_listen);
 	RUN(of_unknown_listener);
 	RUN(passed_to_its_number);
+	RUN(connected_in_a_set);
 	RUN(closed_beside_fork);
 }
