@@ -68,18 +68,6 @@ bool declined_late(struct sock *s, int fd)
 	return at != FOREVER && now_ns() >= at && give_up(s, fd);
 }
 
-bool declined_at_once(struct sock *s, int fd)
-{
-	bool can_go;
-
-	if (!atomic_load(&s->shared->writable))
-		return false;
-	lock_take(&s->shared->handshake);
-	can_go = give_up(s, fd) || has_declined(s) || sock_kind(s) != SOCK_HANDSHAKE;
-	lock_release(&s->shared->handshake);
-	return can_go;
-}
-
 void declined_proposal(struct sock *s, int fd, uint32_t code)
 {
 	if (message_send_decline(fd, code))

@@ -54,6 +54,7 @@ static _Thread_local uint32_t held_before;
 
 /* The child's place among its kin, which needs one only if there are sockets. */
 static _Thread_local unsigned int child;
+static _Thread_local uint32_t child_turn;
 static _Thread_local bool child_expected;
 
 static void expect_child(void)
@@ -63,6 +64,7 @@ static void expect_child(void)
 		each_socket(holders_bury);
 		child = kin_expect();
 	}
+	child_turn = kin_turn(child);
 	child_expected = true;
 }
 
@@ -185,6 +187,8 @@ EXPORT pid_t fork(void)
 	pid = real()->fork();
 	if (pid < 0)
 		kin_missed(child);
+	else if (pid > 0)
+		kin_born(child, child_turn, pid);
 	return pid;
 }
 

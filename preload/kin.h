@@ -10,6 +10,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 /* Places. 0 is nobody's: who finds none, or cannot lock, is counted and taken to live. */
 enum { KIN = 512 };
@@ -23,7 +24,14 @@ unsigned int kin_expect(void);
 void kin_come(unsigned int place);
 void kin_missed(unsigned int place);
 
-/* In doubt it does: also a child that was killed before it had its lock. */
+/*
+ * In the parent, after the fork: which child it is that was expected at a place, whose turn it was then. The parent can tell of it that it was
+ * killed before it had its lock.
+ */
+uint32_t kin_turn(unsigned int place);
+void kin_born(unsigned int place, uint32_t turn, pid_t pid);
+
+/* In doubt it does. */
 bool kin_lives(unsigned int place);
 
 /* So many sockets more name the place: nobody else gets it as long as there is one. */

@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
+#include <limits.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -91,6 +92,27 @@ int connect_to(int listener)
 
 	check(fd >= 0 && connect_socket(fd, listener) == 0);
 	return fd;
+}
+
+/* It is field 19. */
+int lines_of_socket(ino_t inode)
+{
+	char path[PATH_MAX], line[1024];
+	int n = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "%s/devices/loopback-ism/conns", getenv("ISMFS_MOUNT"));
+	f = fopen(path, "r");
+	check(f != NULL);
+	while (fgets(line, sizeof(line), f) != NULL) {
+		char *rest = line, *field = NULL;
+
+		for (int i = 0; i < 19; i++)
+			field = strsep(&rest, " \n");
+		n += field != NULL && strtoull(field, NULL, 10) == inode;
+	}
+	check(fclose(f) == 0);
+	return n;
 }
 
 void ended_well(pid_t child)

@@ -55,6 +55,9 @@ void set_nonblocking(int fd, int on);
 ssize_t pass(int over, int fd);
 int take_passed(int over);
 
+/* How many lines conns has of a socket. */
+int lines_of_socket(ino_t inode);
+
 /* A child's end. */
 void ended_well(pid_t child);
 

@@ -7,6 +7,8 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
+#include <signal.h>
 #include <spawn.h>
 #include <stdatomic.h>
 #include <stdbool.h>
@@ -15,6 +17,7 @@
 #include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -385,6 +388,47 @@ static void left_to_child(void)
 	}
 }
 
+/* Children that are killed before they have run at all: they share the CPU, and are scheduled after who makes them. */
+static void killed_at_once(void)
+{
+	const struct sched_param first = { .sched_priority = 1 }, others = { 0 };
+	cpu_set_t all, one;
+	pid_t children[8];
+
+	check(sched_getaffinity(0, sizeof(all), &all) == 0);
+	CPU_ZERO(&one);
+	CPU_SET(sched_getcpu(), &one);
+	check(sched_setaffinity(0, sizeof(one), &one) == 0);
+	for (int client = 0; client < 2; client++) {
+		struct pair p = pair_open();
+		int first_end = client ? p.client : p.server, second_end = client ? p.server : p.client;
+		struct stat st;
+
+		check(fstat(first_end, &st) == 0);
+		(void)sched_setscheduler(0, SCHED_FIFO | SCHED_RESET_ON_FORK, &first); /* without the privilege they may run */
+		for (int i = 0; i < 8; i++) {
+			children[i] = fork();
+			check(children[i] >= 0);
+			if (children[i] == 0)
+				for (;;)
+					pause();
+			check(kill(children[i], SIGKILL) == 0);
+		}
+		check(sched_setscheduler(0, SCHED_OTHER, &others) == 0);
+		/* Of some nothing is left, of some a zombie. */
+		for (int i = 0; i < 8; i++)
+			check(i % 2 == 0 ? waitpid(children[i], NULL, 0) == children[i] :
+					   waitid(P_PID, (id_t)children[i], &(siginfo_t){ 0 }, WEXITED | WNOWAIT) == 0);
+		check(close(first_end) == 0);
+		check(getenv("LD_PRELOAD") == NULL || lines_of_socket(st.st_ino) == 0);
+		wants_end(second_end);
+		check(close(second_end) == 0);
+		for (int i = 1; i < 8; i += 2)
+			check(waitpid(children[i], NULL, 0) == children[i]);
+	}
+	check(sched_setaffinity(0, sizeof(all), &all) == 0);
+}
+
 enum { CLOSED = 40 };
 
 static void *close_some(void *pairs)
@@ -686,6 +730,7 @@ void test_processes(void)
 	RUN(set_beside_another);
 	RUN(both_talk);
 	RUN(left_to_child);
+	RUN(killed_at_once);
 	RUN(closed_while_forking);
 	RUN(forked_beside_epoll);
 	RUN(prefork);
