@@ -7,6 +7,7 @@
 #include "io.h"
 #include "message.h"
 #include "real.h"
+#include "self.h"
 #include "servers.h"
 #include "settle.h"
 #include "wait.h"
@@ -66,6 +67,18 @@ bool declined_late(struct sock *s, int fd)
 	int64_t at = declined_at(s);
 
 	return at != FOREVER && now_ns() >= at && give_up(s, fd);
+}
+
+bool declined_at_once(struct sock *s, int fd)
+{
+	bool can_go;
+
+	if (!atomic_load(&s->shared->writable) || !self_serves(fd))
+		return false;
+	lock_take(&s->shared->handshake);
+	can_go = give_up(s, fd) || has_declined(s) || sock_kind(s) != SOCK_HANDSHAKE;
+	lock_release(&s->shared->handshake);
+	return can_go;
 }
 
 void declined_proposal(struct sock *s, int fd, uint32_t code)

@@ -28,6 +28,12 @@ void declined_wanted(struct sock *s);
 /* When a client gives up that wants to write; FOREVER: never. */
 int64_t declined_at(const struct sock *s);
 
+/*
+ * A write that has been told that there is room, and must not wait. Where the server is this process, which writes in place of accepting,
+ * the client gives up now. Whether bytes can go.
+ */
+bool declined_at_once(struct sock *s, int fd);
+
 /* What follows is under the handshake's lock. */
 
 /* The client gives SMC up if it is time to. Whether it has. */

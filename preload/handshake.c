@@ -45,19 +45,26 @@ static const int64_t look_ns = INT64_C(1000000000);
 /* The same where clients of this process wait for others, whose answers nobody else looks for. */
 static const int64_t own_ns = INT64_C(100000000);
 
-/* Nobody is told that there is room for a write before it would be taken: who asks for that is one that wants to write. */
+/* How long a client's poll waits for the handshake. */
+static const int64_t ready_ns = INT64_C(200000000);
+
 short handshake_ready(struct sock *s, int fd, short events)
 {
 	struct pollfd out = { .fd = fd, .events = POLLOUT | POLLWRNORM };
+	struct shared *sh = s->shared;
 	short ready = declined_has_shut(s, READER) ? POLLIN | POLLRDNORM | POLLRDHUP : 0;
 
 	if (sock_kind(s) != SOCK_HANDSHAKE)
 		return 0;
 	if (has_declined(s))
 		return real()->poll(&out, 1, 0) > 0 ? ready | out.revents : ready;
-	if (events & out.events)
+	if (atomic_load(&sh->told) && (events & out.events))
 		declined_wanted(s);
-	return ready;
+	if (!sh->client || sh->kernel || atomic_load(&sh->told) || now_ns() - sh->proposed < ready_ns)
+		return ready;
+	if (events & out.events)
+		atomic_store(&sh->writable, true);
+	return ready | out.events;
 }
 
 static void decline(struct sock *s, int fd, uint32_t code)

@@ -74,7 +74,7 @@ static int wait_settled(struct sock *s, int fd, enum side side, int flags)
 	if (side == WRITER)
 		declined_wanted(s);
 	if (must_not_settle(s, side, flags))
-		return -EAGAIN;
+		return side == WRITER && declined_at_once(s, fd) ? 0 : -EAGAIN;
 	limit = io_limit(s, fd, side);
 	return handshake_wait(s, fd, side, limit > 0 ? now_ns() + limit : FOREVER);
 }

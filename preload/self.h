@@ -23,4 +23,7 @@ bool self_has_clients(void);
 /* Carries them on. */
 void self_drive(void);
 
+/* Whether this process listens at the port to which a client of its own is connected. */
+bool self_serves(int client);
+
 #endif
