@@ -29,7 +29,9 @@ void epoll_forget(struct sock *s, int fd);
 /* A descriptor that may be in a set already has become a connection. */
 void epoll_adopt(struct sock *s, int fd);
 
-/* A set's own descriptor goes. */
+/* A set's own descriptor comes, is copied (if it is one of a set), goes. */
+void epoll_made(int fd);
+void epoll_copied(int from, int to);
 void epoll_closed(int fd);
 
 /* A descriptor is polled, or put into a set. If it is a set with connections, it has to be readable as the kernel's are. */

@@ -76,6 +76,24 @@ static void remember(int epfd, int op, int fd, const struct epoll_event *event)
 	table_more(fd);
 }
 
+EXPORT int epoll_create1(int flags)
+{
+	int fd = real()->epoll_create1(flags);
+
+	if (fd >= 0)
+		epoll_made(fd);
+	return fd;
+}
+
+EXPORT int epoll_create(int size)
+{
+	int fd = real()->epoll_create(size);
+
+	if (fd >= 0)
+		epoll_made(fd);
+	return fd;
+}
+
 EXPORT int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)
 {
 	struct sock *s = table_moves(fd) ? table_get(fd, false) : NULL;

@@ -11,6 +11,7 @@
 #include "table.h"
 
 static struct set *_Atomic sets[TABLE_SIZE];
+static atomic_bool made[TABLE_SIZE]; /* the program's descriptors of sets */
 static struct lock sets_lock;
 static int sets_end; /* one past the highest that there was; under the lock */
 
@@ -95,6 +96,16 @@ bool set_any(void)
 	return atomic_load_explicit(&any_set, memory_order_relaxed);
 }
 
+/* Under the lock. */
+static void give_number(struct set *set, int epfd)
+{
+	set->numbers++;
+	atomic_store_explicit(&sets[epfd], set, memory_order_release);
+	table_more(epfd);
+	if (epfd >= sets_end)
+		sets_end = epfd + 1;
+}
+
 struct set *set_make(int epfd)
 {
 	struct set *set = set_get(epfd);
@@ -108,10 +119,7 @@ struct set *set_make(int epfd)
 		set = set_new(epfd);
 		if (set != NULL) {
 			atomic_store(&any_set, true);
-			atomic_store_explicit(&sets[epfd], set, memory_order_release);
-			table_more(epfd);
-			if (epfd >= sets_end)
-				sets_end = epfd + 1;
+			give_number(set, epfd);
 			outside = atomic_load(&registered[epfd].epfd) != 0;
 		}
 	}
@@ -183,34 +191,80 @@ void set_end(struct set *set)
 	set_put(set);
 }
 
-void epoll_closed(int fd)
+void epoll_made(int fd)
 {
-	struct set *set = set_get(fd);
+	if ((unsigned int)fd >= TABLE_SIZE)
+		return;
+	atomic_store_explicit(&made[fd], true, memory_order_relaxed);
+	table_more(fd);
+}
 
-	if ((unsigned int)fd < TABLE_SIZE)
-		atomic_store(&registered[fd].epfd, 0);
+/* By whichever number something is added, who waits by another one has it. */
+void epoll_copied(int from, int to)
+{
+	struct set *set;
+
+	if ((unsigned int)from >= TABLE_SIZE || (unsigned int)to >= TABLE_SIZE || !atomic_load_explicit(&made[from], memory_order_relaxed))
+		return;
+	epoll_made(to);
+	set = set_make(from);
 	if (set == NULL)
 		return;
 	lock_take(&sets_lock);
-	atomic_store(&sets[fd], NULL);
+	give_number(set, to); /* with the reference */
 	lock_release(&sets_lock);
-	set_put(set);
-	set_end(set); /* with the table's */
+}
+
+static int other_number(const struct set *set)
+{
+	int fd = 0;
+
+	while (fd < sets_end && atomic_load(&sets[fd]) != set)
+		fd++;
+	return fd;
+}
+
+void epoll_closed(int fd)
+{
+	struct set *set;
+	bool last;
+
+	if ((unsigned int)fd >= TABLE_SIZE)
+		return;
+	atomic_store(&registered[fd].epfd, 0);
+	atomic_store_explicit(&made[fd], false, memory_order_relaxed);
+	if (atomic_load_explicit(&sets[fd], memory_order_acquire) == NULL)
+		return;
+	lock_take(&sets_lock);
+	set = atomic_load(&sets[fd]);
+	atomic_store(&sets[fd], NULL);
+	last = set == NULL || --set->numbers == 0;
+	if (!last && atomic_load(&set->fd) == fd)
+		atomic_store(&set->fd, other_number(set));
+	lock_release(&sets_lock);
+	if (set == NULL)
+		return;
+	if (last)
+		set_end(set); /* with the table's reference */
+	else
+		set_put(set);
 }
 
 bool epoll_knows(int fd)
 {
-	return atomic_load_explicit(&registered[fd].epfd, memory_order_relaxed) != 0 || atomic_load_explicit(&sets[fd], memory_order_relaxed) != NULL;
+	return atomic_load_explicit(&registered[fd].epfd, memory_order_relaxed) != 0 ||
+	       atomic_load_explicit(&made[fd], memory_order_relaxed) || atomic_load_explicit(&sets[fd], memory_order_relaxed) != NULL;
 }
 
 /* ---- fork ---- */
 
+/* Once for each set, however many numbers it has. */
 static void each(void (*f)(struct set *set))
 {
 	for (int fd = 0; fd < sets_end; fd++) {
 		struct set *set = atomic_load(&sets[fd]);
 
-		if (set != NULL)
+		if (set != NULL && atomic_load(&set->fd) == fd)
 			f(set);
 	}
 }
@@ -238,12 +292,12 @@ void epoll_in_parent(void)
 	lock_release(&sets_lock);
 }
 
-/* Other threads of the parent's may have waited in it. What is left are the table's reference and the items'. */
+/* Other threads of the parent's may have waited in it. What is left are the table's references and the items'. */
 static void inherit(struct set *set)
 {
 	set->shared = true;
 	set->lock.word = 0;
-	set->refs = 1 + set->count;
+	set->refs = set->numbers + set->count;
 	set->sleeping = 0;
 	for (unsigned int i = 0; i < set->page_count; i++)
 		page_renew(set->pages[i].page, false);

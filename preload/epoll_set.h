@@ -34,7 +34,8 @@ struct item {
 };
 
 struct set {
-	int fd;
+	_Atomic int fd;       /* one of its numbers, of which the table has each, with a reference */
+	unsigned int numbers; /* under the lock of the table's */
 	_Atomic uint32_t refs;
 	_Atomic unsigned int count;    /* items */
 	_Atomic unsigned int sleeping; /* threads in the kernel's epoll_wait, or about to be */

@@ -45,7 +45,7 @@ static void make_key(void)
 
 static struct set *make(void)
 {
-	int fd = hidden_take(epoll_create1(EPOLL_CLOEXEC));
+	int fd = hidden_take(real()->epoll_create1(EPOLL_CLOEXEC));
 	struct set *set = fd >= 0 ? set_new(fd) : NULL;
 
 	if (set == NULL) {

@@ -378,6 +378,8 @@ void sock_alias(int from, int to)
 	s = !is_note(entry) ? table_get(from, true) : NULL;
 	if (s == NULL) {
 		plain_unknown(to);
+		if (process_is_ours())
+			epoll_copied(from, to);
 		return;
 	}
 	if ((unsigned int)to < TABLE_SIZE && process_is_ours()) {

@@ -122,6 +122,7 @@ static bool describes(long number, const long a[6], long *result)
 	case SYS_shutdown: *result = shutdown(fd, (int)a[1]); return true;
 	case SYS_getsockopt: *result = getsockopt(fd, (int)a[1], (int)a[2], (void *)a[3], (void *)a[4]); return true;
 	case SYS_setsockopt: *result = setsockopt(fd, (int)a[1], (int)a[2], (void *)a[3], (socklen_t)a[4]); return true;
+	case SYS_epoll_create1: *result = epoll_create1(fd); return true;
 	case SYS_epoll_ctl: *result = epoll_ctl(fd, (int)a[1], (int)a[2], (void *)a[3]); return true;
 	case SYS_execve: *result = execve((const char *)a[0], (char *const *)a[1], (char *const *)a[2]); return true;
 	default: return false;

@@ -388,8 +388,37 @@ static void polled_set(void)
 	looked_at_from_outside(false);
 }
 
+/* Event loops that register by a copy of the set's descriptor (mio, and so tokio): one set, by whichever number, also when the first one is closed. */
+static void set_copied(void)
+{
+	for (int way = 0; way < 4; way++) {
+		struct pair p = pair_open();
+		int set = epoll_create1(EPOLL_CLOEXEC), copy = way < 2 ? fcntl(set, F_DUPFD_CLOEXEC, 3) : dup(set);
+		int add = way % 2 ? set : copy, wait = way % 2 ? copy : set;
+		struct epoll_event event = { .events = EPOLLIN, .data.u64 = 5 }, got;
+		char byte;
+
+		check(set >= 0 && copy >= 0 && epoll_ctl(add, EPOLL_CTL_ADD, p.server, &event) == 0);
+		check(epoll_ctl(wait, EPOLL_CTL_ADD, p.server, &event) == -1 && errno == EEXIST);
+		check(epoll_wait(wait, &got, 1, 0) == 0);
+		write_all(p.client, "x", 1);
+		check(epoll_wait(wait, &got, 1, 5000) == 1 && got.events == EPOLLIN && got.data.u64 == 5);
+		check(close(set) == 0);
+		check(epoll_wait(copy, &got, 1, 5000) == 1 && got.events == EPOLLIN && got.data.u64 == 5);
+		read_all(p.server, &byte, 1);
+		check(epoll_wait(copy, &got, 1, 0) == 0);
+		write_all(p.client, "y", 1);
+		check(epoll_wait(copy, &got, 1, 5000) == 1 && epoll_ctl(copy, EPOLL_CTL_DEL, p.server, NULL) == 0);
+		check(epoll_wait(copy, &got, 1, 0) == 0);
+		read_all(p.server, &byte, 1);
+		check(close(copy) == 0);
+		pair_close(p);
+	}
+}
+
 void test_events(void)
 {
+	RUN(set_copied);
 	RUN(nonblocking_connect);
 	RUN(refused);
 	RUN(polled);
