@@ -29,8 +29,8 @@ void epoll_forget(struct sock *s, int fd);
 /* A descriptor that may be in a set already has become a connection. */
 void epoll_adopt(struct sock *s, int fd);
 
-/* A set's own descriptor comes, is copied (if it is one of a set), goes. */
-void epoll_made(int fd);
+/* A set's own descriptor comes (if it is one, and none of an error; it is returned), is copied (if it is one of a set), goes. */
+int epoll_made(int fd);
 void epoll_copied(int from, int to);
 void epoll_closed(int fd);
 

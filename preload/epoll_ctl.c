@@ -78,20 +78,12 @@ static void remember(int epfd, int op, int fd, const struct epoll_event *event)
 
 EXPORT int epoll_create1(int flags)
 {
-	int fd = real()->epoll_create1(flags);
-
-	if (fd >= 0)
-		epoll_made(fd);
-	return fd;
+	return epoll_made(real()->epoll_create1(flags));
 }
 
 EXPORT int epoll_create(int size)
 {
-	int fd = real()->epoll_create(size);
-
-	if (fd >= 0)
-		epoll_made(fd);
-	return fd;
+	return epoll_made(real()->epoll_create(size));
 }
 
 EXPORT int epoll_ctl(int epfd, int op, int fd, struct epoll_event *event)

@@ -191,12 +191,13 @@ void set_end(struct set *set)
 	set_put(set);
 }
 
-void epoll_made(int fd)
+int epoll_made(int fd)
 {
-	if ((unsigned int)fd >= TABLE_SIZE)
-		return;
-	atomic_store_explicit(&made[fd], true, memory_order_relaxed);
-	table_more(fd);
+	if ((unsigned int)fd < TABLE_SIZE) {
+		atomic_store_explicit(&made[fd], true, memory_order_relaxed);
+		table_more(fd);
+	}
+	return fd;
 }
 
 /* By whichever number something is added, who waits by another one has it. */
@@ -206,7 +207,7 @@ void epoll_copied(int from, int to)
 
 	if ((unsigned int)from >= TABLE_SIZE || (unsigned int)to >= TABLE_SIZE || !atomic_load_explicit(&made[from], memory_order_relaxed))
 		return;
-	epoll_made(to);
+	(void)epoll_made(to);
 	set = set_make(from);
 	if (set == NULL)
 		return;

@@ -156,15 +156,12 @@ static void served_by_child(void)
 
 static int connect_without_waiting(int listener)
 {
-	struct sockaddr_storage a;
-	socklen_t size = sizeof(a);
 	int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK, 0), error = -1;
+	socklen_t size = sizeof(error);
 	struct pollfd out = { .fd = fd, .events = POLLOUT };
 
-	check(fd >= 0 && getsockname(listener, (struct sockaddr *)&a, &size) == 0);
-	check(connect(fd, (struct sockaddr *)&a, size) == 0 || errno == EINPROGRESS);
+	check(fd >= 0 && (connect_socket(fd, listener) == 0 || errno == EINPROGRESS));
 	check(poll(&out, 1, -1) == 1);
-	size = sizeof(error);
 	check(getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) == 0 && error == 0);
 	return fd;
 }
@@ -209,13 +206,14 @@ static void writable_by_and_by(int fd)
 	check(usleep(1000) == 0);
 }
 
-static void (*const ways[])(int fd) = { writable_by_poll, writable_by_select, writable_by_epoll, writable_by_edge };
-enum { WAYS = sizeof(ways) / sizeof(ways[0]) };
+/* The last one asks nobody. */
+static void (*const ways[])(int fd) = { writable_by_poll, writable_by_select, writable_by_epoll, writable_by_edge, writable_by_and_by };
+enum { WAYS = sizeof(ways) / sizeof(ways[0]), ASKING = WAYS - 1 };
 
 /* The server is this very thread. Where a connect has ended well there is room for a write. */
 static void writable_is_written(void)
 {
-	for (int i = 0; i < 2 * WAYS; i++) {
+	for (int i = 0; i < 2 * ASKING; i++) {
 		int listener = listen_any(), client = socket(family, SOCK_STREAM | SOCK_NONBLOCK, 0), error = -1, server;
 		socklen_t size = sizeof(error);
 
@@ -235,14 +233,12 @@ static void writable_is_written(void)
 
 static void write_without_waiting(void)
 {
-	static void (*const writable[])(int fd) = { writable_by_poll, writable_by_select, writable_by_epoll, writable_by_edge, writable_by_and_by };
-
-	for (size_t i = 0; i < sizeof(writable) / sizeof(writable[0]); i++) {
+	for (int i = 0; i < WAYS; i++) {
 		int listener = listen_any(), client = connect_without_waiting(listener), server;
 		ssize_t put;
 
 		while ((put = write(client, "hello", 5)) == -1 && errno == EAGAIN)
-			writable[i](client);
+			ways[i](client);
 		check(put == 5);
 		server = accept_one(listener);
 		wants(server, "hello");

@@ -278,12 +278,9 @@ static void connected_in_a_set(void)
 
 	check(set >= 0);
 	for (int n = 0; n < 12; n++) {
-		int client = socket(AF_INET, SOCK_STREAM, 0), server;
-		struct sockaddr_in at;
-		socklen_t size = sizeof(at);
+		int client = socket(family, SOCK_STREAM, 0), server;
 
-		check(client >= 0 && epoll_ctl(set, EPOLL_CTL_ADD, client, &event) == 0);
-		check(getsockname(l, (struct sockaddr *)&at, &size) == 0 && connect(client, (struct sockaddr *)&at, size) == 0);
+		check(client >= 0 && epoll_ctl(set, EPOLL_CTL_ADD, client, &event) == 0 && connect_socket(client, l) == 0);
 		server = accept_one(l);
 		check(write(server, "x", 1) == 1);
 		event = (struct epoll_event){ 0 };
