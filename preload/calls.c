@@ -2,6 +2,7 @@
 /* read and write, in all their forms. What is not a connection in SMC-D mode goes to the C library after one look at the table. */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -54,6 +55,31 @@ static bool move(int fd, enum direction way, const struct iovec *iov, int n, int
 	return true;
 }
 
+/* A list that the kernel refuses before it looks at the socket is left to it. */
+static bool is_list(const struct iovec *iov, int n)
+{
+	if (n < 0 || n > IOV_MAX)
+		return false;
+	for (int i = 0; i < n; i++)
+		if ((ssize_t)iov[i].iov_len < 0)
+			return false;
+	return true;
+}
+
+static bool holds_nothing(const struct iovec *iov, int n)
+{
+	for (int i = 0; i < n; i++)
+		if (iov[i].iov_len > 0)
+			return false;
+	return true;
+}
+
+/* read and its kind: unlike recv it does not even look for nothing. */
+static bool move_list(int fd, enum direction way, const struct iovec *iov, int n, int flags, ssize_t *result)
+{
+	return is_list(iov, n) && !(way == READS && holds_nothing(iov, n)) && move(fd, way, iov, n, flags, result);
+}
+
 static bool move_one(int fd, enum direction way, void *b, size_t n, int flags, ssize_t *result)
 {
 	struct iovec iov = { b, n };
@@ -65,7 +91,7 @@ APART static ssize_t read_moved(int fd, void *b, size_t n)
 {
 	ssize_t result;
 
-	return move_one(fd, READS, b, n, 0, &result) ? result : real()->read(fd, b, n);
+	return n > 0 && move_one(fd, READS, b, n, 0, &result) ? result : real()->read(fd, b, n);
 }
 
 APART static ssize_t write_moved(int fd, const void *b, size_t n)
@@ -89,7 +115,7 @@ EXPORT ssize_t readv(int fd, const struct iovec *iov, int n)
 {
 	ssize_t result;
 
-	if (table_moves(fd) && move(fd, READS, iov, n, 0, &result))
+	if (table_moves(fd) && move_list(fd, READS, iov, n, 0, &result))
 		return result;
 	return real()->readv(fd, iov, n);
 }
@@ -98,7 +124,7 @@ EXPORT ssize_t writev(int fd, const struct iovec *iov, int n)
 {
 	ssize_t result;
 
-	if (table_moves(fd) && move(fd, WRITES, iov, n, 0, &result))
+	if (table_moves(fd) && move_list(fd, WRITES, iov, n, 0, &result))
 		return result;
 	return real()->writev(fd, iov, n);
 }
@@ -107,7 +133,7 @@ EXPORT ssize_t preadv2(int fd, const struct iovec *iov, int n, off_t offset, int
 {
 	ssize_t result;
 
-	if (offset == -1 && table_moves(fd) && move(fd, READS, iov, n, flags & RWF_NOWAIT ? MSG_DONTWAIT : 0, &result))
+	if (offset == -1 && table_moves(fd) && move_list(fd, READS, iov, n, flags & RWF_NOWAIT ? MSG_DONTWAIT : 0, &result))
 		return result;
 	return real()->preadv2(fd, iov, n, offset, flags);
 }
@@ -116,7 +142,7 @@ EXPORT ssize_t pwritev2(int fd, const struct iovec *iov, int n, off_t offset, in
 {
 	ssize_t result;
 
-	if (offset == -1 && table_moves(fd) && move(fd, WRITES, iov, n, flags & RWF_NOWAIT ? MSG_DONTWAIT : 0, &result))
+	if (offset == -1 && table_moves(fd) && move_list(fd, WRITES, iov, n, flags & RWF_NOWAIT ? MSG_DONTWAIT : 0, &result))
 		return result;
 	return real()->pwritev2(fd, iov, n, offset, flags);
 }
@@ -151,6 +177,13 @@ APART static bool receive(int fd, const struct iovec *iov, int n, int flags, ssi
 
 	if (odd(flags, result))
 		return true;
+	if (holds_nothing(iov, n)) { /* it waits for a byte, and leaves it */
+		away.iov_len = 1;
+		if (!move(fd, READS, &away, 1, (flags & ~MSG_WAITALL) | MSG_PEEK, result))
+			return false;
+		*result = *result > 0 ? 0 : *result;
+		return true;
+	}
 	if (!(flags & MSG_TRUNC))
 		return move(fd, READS, iov, n, flags, result);
 	if (n > 0 && iov[0].iov_len < away.iov_len) /* TCP throws away what is received so */
@@ -240,7 +273,7 @@ EXPORT ssize_t recvmsg(int fd, struct msghdr *m, int flags)
 {
 	ssize_t result;
 
-	if (!table_moves(fd) || !receive(fd, m->msg_iov, (int)m->msg_iovlen, flags, &result)) {
+	if (!table_moves(fd) || !is_list(m->msg_iov, (int)m->msg_iovlen) || !receive(fd, m->msg_iov, (int)m->msg_iovlen, flags, &result)) {
 		result = real()->recvmsg(fd, m, flags);
 		if (result >= 0)
 			(void)all_passed(m, has_come);
@@ -274,7 +307,8 @@ EXPORT ssize_t sendmsg(int fd, const struct msghdr *m, int flags)
 {
 	ssize_t result;
 
-	if (table_moves(fd) && (odd(flags, &result) || move(fd, WRITES, m->msg_iov, (int)m->msg_iovlen, flags, &result)))
+	if (table_moves(fd) && is_list(m->msg_iov, (int)m->msg_iovlen) &&
+	    (odd(flags, &result) || move(fd, WRITES, m->msg_iov, (int)m->msg_iovlen, flags, &result)))
 		return result;
 	if (!all_passed(m, can_pass)) {
 		errno = EOPNOTSUPP;
@@ -288,10 +322,9 @@ EXPORT int sendmmsg(int fd, struct mmsghdr *m, unsigned int n, int flags)
 	unsigned int sent = 0;
 
 	if (!table_moves(fd)) {
-		for (unsigned int i = 0; i < n; i++)
-			if (!all_passed(&m[i].msg_hdr, can_pass))
-				return (int)io_result(-EOPNOTSUPP);
-		return real()->sendmmsg(fd, m, n, flags);
+		while (sent < n && all_passed(&m[sent].msg_hdr, can_pass))
+			sent++;
+		return sent == 0 && n > 0 ? (int)io_result(-EOPNOTSUPP) : real()->sendmmsg(fd, m, sent, flags);
 	}
 	for (; sent < n; sent++) {
 		ssize_t one = sendmsg(fd, &m[sent].msg_hdr, flags);

@@ -39,13 +39,15 @@ bool is_tcp(int fd)
 	return real()->getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &value, &size) == 0 && value == IPPROTO_TCP;
 }
 
-/* Its SYN would wait for the first bytes: what the server says would come too late. */
-static bool is_fast_open(int fd)
+static bool is_tcp_only(int fd)
 {
-	int value = 0;
-	socklen_t size = sizeof(value);
+	int open = 0, peek = -1;
+	socklen_t size = sizeof(open);
 
-	return atomic_load(&fast_open_asked) && real()->getsockopt(fd, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, &value, &size) == 0 && value != 0;
+	if (!atomic_load(&tcp_only_asked) || real()->getsockopt(fd, IPPROTO_TCP, TCP_FASTOPEN_CONNECT, &open, &size) != 0)
+		return false;
+	(void)real()->getsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &peek, &size);
+	return open != 0 || peek >= 0;
 }
 
 /* Settle what was never marked; only where there is a device it is described and counted. */
@@ -89,13 +91,13 @@ EXPORT HOT int socket(int domain, int type, int protocol)
  */
 static uint32_t mark(int fd, const struct device *d, const union address *peer, bool *tcp, bool *unasked)
 {
-	bool fast_open = is_fast_open(fd), shared = table_noted(fd, NOTE_SHARED);
+	bool tcp_only = is_tcp_only(fd), shared = table_noted(fd, NOTE_SHARED);
 	int err;
 
-	*unasked = !fast_open && !shared && servers_plain(peer) && (table_noted(fd, NOTE_FRESH) || smcopt_ask(fd) == -ENODATA);
+	*unasked = !tcp_only && !shared && servers_plain(peer) && (table_noted(fd, NOTE_FRESH) || smcopt_ask(fd) == -ENODATA);
 	if (!*unasked)
 		plain_not_fresh(fd);
-	err = *unasked ? 0 : fast_open || shared ? -EINVAL : smcopt_mark(fd, d);
+	err = *unasked ? 0 : tcp_only || shared ? -EINVAL : smcopt_mark(fd, d);
 	if (shared)
 		(void)smcopt_unmark(fd); /* others that have it would not know */
 	*tcp = (err != -ENOPROTOOPT && err != -EOPNOTSUPP) || is_tcp(fd);
@@ -292,11 +294,12 @@ EXPORT HOT int connect(int fd, const struct sockaddr *to, socklen_t size)
 
 static void join_device(struct sock *s, int fd, struct device *d)
 {
-	int err;
+	bool tcp_only = is_tcp_only(fd);
+	int err = tcp_only ? -EINVAL : smcopt_mark(fd, d);
 
 	s->device = d;
 	s->shared->slot = 0;
-	err = smcopt_mark(fd, d);
+	s->shared->reason = tcp_only ? SMC_DECL_OPTUNSUPP : 0;
 	if (err == 0)
 		s->shared->awaits = CLC_PROPOSAL; /* connections may have been promised SMC */
 	sock_describe(s, fd);
@@ -428,7 +431,7 @@ static inline bool take(int fd, int flags, const struct sock *listener, const un
 	int answer;
 
 	if (listener->shared->awaits != CLC_PROPOSAL) {
-		take_plain(fd, listener, SMC_DECL_NOSMCDEV, peer);
+		take_plain(fd, listener, listener->shared->reason != 0 ? listener->shared->reason : SMC_DECL_NOSMCDEV, peer);
 		return true;
 	}
 	answer = smcopt_ask(fd);

@@ -14,7 +14,10 @@ bool is_tcp(int fd);
  */
 void listeners_passed(void);
 
-/* A socket of this process may be one of TCP Fast Open (control.c). */
-extern atomic_bool fast_open_asked;
+/*
+ * A socket of this process may have an option under which it stays on TCP (control.c): Fast Open, whose SYN would wait for the first bytes, so
+ * that what the server says would come too late; a place to peek at, which the messages of a handshake would be peeked at by, too.
+ */
+extern atomic_bool tcp_only_asked;
 
 #endif

@@ -243,15 +243,40 @@ static void note_option(struct sock *s, int name, const void *value, socklen_t s
 		atomic_store(&s->shared->buffer, *(const int *)value);
 }
 
-HOT_DATA atomic_bool fast_open_asked;
+HOT_DATA atomic_bool tcp_only_asked;
+
+/* What is not done in SMC-D mode, nor by whoever may come to it: as a kernel without it refuses. */
+static bool refuses(int fd, int level, int name, const void *value, socklen_t size)
+{
+	struct sock *s;
+	bool refused;
+
+	if (level != SOL_SOCKET || name != SO_PEEK_OFF || size < sizeof(int) || *(const int *)value < 0)
+		return false;
+	s = table_get(fd, false);
+	refused = s != NULL && sock_kind(s) != SOCK_PLAIN;
+	if (s != NULL)
+		sock_put(s);
+	return refused;
+}
+
+static inline bool is_of_tcp_only(int level, int name)
+{
+	return (level == IPPROTO_TCP && name == TCP_FASTOPEN_CONNECT) || (level == SOL_SOCKET && name == SO_PEEK_OFF);
+}
 
 APART static int set_option(int fd, int level, int name, const void *value, socklen_t size)
 {
-	int result = real()->setsockopt(fd, level, name, value, size);
 	struct sock *s;
+	int result;
 
-	if (result == 0 && level == IPPROTO_TCP && name == TCP_FASTOPEN_CONNECT) {
-		atomic_store(&fast_open_asked, true);
+	if (refuses(fd, level, name, value, size)) {
+		errno = EOPNOTSUPP;
+		return -1;
+	}
+	result = real()->setsockopt(fd, level, name, value, size);
+	if (result == 0 && is_of_tcp_only(level, name)) {
+		atomic_store(&tcp_only_asked, true);
 		plain_not_again();
 	}
 	if (result != 0 || level != SOL_SOCKET || (unsigned int)fd >= TABLE_SIZE)
@@ -270,7 +295,7 @@ APART static int set_option(int fd, int level, int name, const void *value, sock
 
 EXPORT HOT int setsockopt(int fd, int level, int name, const void *value, socklen_t size)
 {
-	if (!table_has(fd) && !(level == SOL_SOCKET && name == SO_RCVBUF) && !(level == IPPROTO_TCP && name == TCP_FASTOPEN_CONNECT))
+	if (!table_has(fd) && !(level == SOL_SOCKET && name == SO_RCVBUF) && !is_of_tcp_only(level, name))
 		return real()->setsockopt(fd, level, name, value, size);
 	return set_option(fd, level, name, value, size);
 }

@@ -111,7 +111,7 @@ void plain_again_to(const union address *peer, struct device *d, const struct pl
 {
 	uint64_t to;
 
-	if (before->span.ticks == 0 || peer->any.sa_family != AF_INET || debugging || atomic_load(&fast_open_asked) || !lock_try(&publishing))
+	if (before->span.ticks == 0 || peer->any.sa_family != AF_INET || debugging || atomic_load(&tcp_only_asked) || !lock_try(&publishing))
 		return;
 	atomic_store(&plain_again.holds.ticks, 0);
 	memcpy(&to, &peer->four, sizeof(to));

@@ -276,6 +276,41 @@ int hand_over(void)
 	return 0;
 }
 
+/* Peeks begin where reading does. */
+static void peeked_at_a_place(void)
+{
+	struct pair p = pair_open();
+	int none = -1, first = 0;
+
+	check(setsockopt(p.server, SOL_SOCKET, SO_PEEK_OFF, &none, sizeof(none)) == 0);
+	check(setsockopt(p.server, SOL_SOCKET, SO_PEEK_OFF, &first, sizeof(first)) == -1 && errno == EOPNOTSUPP);
+	pair_close(p);
+}
+
+/* What comes before a message that is refused is sent. */
+static void agreed_to_pass_in_a_batch(void)
+{
+	struct pair p = pair_open();
+	union {
+		struct cmsghdr header;
+		char room[CMSG_SPACE(sizeof(int))];
+	} control = { .header = { CMSG_LEN(sizeof(int)), SOL_SOCKET, SCM_RIGHTS } };
+	struct iovec iov = { "f", 1 };
+	struct mmsghdr m[2] = { { .msg_hdr = { .msg_iov = &iov, .msg_iovlen = 1 } }, { .msg_hdr = { .msg_iov = &iov, .msg_iovlen = 1 } } };
+	int over[2];
+
+	memcpy(CMSG_DATA(&control.header), &p.client, sizeof(p.client));
+	m[1].msg_hdr.msg_control = &control;
+	m[1].msg_hdr.msg_controllen = sizeof(control);
+	check(socketpair(AF_UNIX, SOCK_STREAM, 0, over) == 0);
+	check(sendmmsg(over[0], m, 2, 0) == 1 && m[0].msg_len == 1);
+	check(sendmmsg(over[0], m + 1, 1, 0) == -1 && errno == EOPNOTSUPP);
+	wants(over[1], "f");
+	check(recv(over[1], &(char){ 0 }, 1, MSG_DONTWAIT) == -1 && errno == EAGAIN);
+	check(close(over[0]) == 0 && close(over[1]) == 0);
+	pair_close(p);
+}
+
 void test_apart(void)
 {
 	RUN(accepted_for_exec);
@@ -288,4 +323,6 @@ void test_apart(void)
 	RUN(failed_exec);
 	RUN(urgent);
 	RUN(peeked_past_the_ring);
+	RUN(peeked_at_a_place);
+	RUN(agreed_to_pass_in_a_batch);
 }

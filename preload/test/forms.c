@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/sockios.h>
 #include <poll.h>
 #include <pthread.h>
@@ -160,6 +161,53 @@ static void peeked_whole(void)
 	pair_close(p);
 }
 
+/* read of nothing gives nothing, recv of nothing waits until there is something. */
+static void of_nothing(void)
+{
+	struct pair p = pair_open();
+	char b[2];
+	struct iovec empty[2] = { { b, 0 }, { NULL, 0 } };
+	struct msghdr m = { .msg_iov = empty, .msg_iovlen = 2 }, none = { 0 };
+
+	check(read(p.server, b, 0) == 0 && readv(p.server, empty, 2) == 0 && readv(p.server, empty, 0) == 0);
+	check(recv(p.server, b, 0, MSG_DONTWAIT) == -1 && errno == EAGAIN);
+	check(recv(p.server, b, 0, MSG_PEEK | MSG_WAITALL | MSG_DONTWAIT) == -1 && errno == EAGAIN);
+	check(recvmsg(p.server, &m, MSG_DONTWAIT) == -1 && errno == EAGAIN);
+	check(recvmsg(p.server, &none, MSG_TRUNC | MSG_DONTWAIT) == -1 && errno == EAGAIN);
+	write_all(p.client, "ab", 2);
+	check(recv(p.server, b, 0, 0) == 0 && recvmsg(p.server, &m, 0) == 0 && recvmsg(p.server, &none, MSG_WAITALL) == 0);
+	check(recv(p.server, b, 0, MSG_PEEK) == 0 && recv(p.server, NULL, 0, MSG_TRUNC) == 0);
+	wants(p.server, "ab");
+	check(write(p.client, b, 0) == 0 && send(p.client, b, 0, 0) == 0 && writev(p.client, empty, 2) == 0);
+	check(recv(p.server, b, 2, MSG_DONTWAIT) == -1 && errno == EAGAIN);
+	check(shutdown(p.client, SHUT_WR) == 0 && recv(p.server, b, 0, 0) == 0);
+	pair_close(p);
+}
+
+/* No byte moves. */
+static void not_a_list(void)
+{
+	enum { MORE = IOV_MAX + 1 };
+	struct pair p = pair_open();
+	static struct iovec many[MORE];
+	char b[4] = "";
+	struct iovec negative[2] = { { b, 2 }, { b, (size_t)-1 } };
+	struct msghdr too_many = { .msg_iov = many, .msg_iovlen = MORE }, wrong = { .msg_iov = negative, .msg_iovlen = 2 };
+	volatile int less = -1;
+
+	for (int i = 0; i < MORE; i++)
+		many[i] = (struct iovec){ b, 1 };
+	write_all(p.client, "ab", 2);
+	check(readv(p.server, many, less) == -1 && errno == EINVAL && writev(p.server, many, less) == -1 && errno == EINVAL);
+	check(readv(p.server, many, MORE) == -1 && errno == EINVAL && writev(p.server, many, MORE) == -1 && errno == EINVAL);
+	check(readv(p.server, negative, 2) == -1 && errno == EINVAL && writev(p.server, negative, 2) == -1 && errno == EINVAL);
+	check(recvmsg(p.server, &too_many, 0) == -1 && errno == EMSGSIZE && sendmsg(p.server, &too_many, 0) == -1 && errno == EMSGSIZE);
+	check(recvmsg(p.server, &wrong, 0) == -1 && errno == EINVAL && sendmsg(p.server, &wrong, 0) == -1 && errno == EINVAL);
+	wants(p.server, "ab");
+	check(recv(p.client, b, 1, MSG_DONTWAIT) == -1 && errno == EAGAIN);
+	pair_close(p);
+}
+
 /* Where the compiler does not know a size, _FORTIFY_SOURCE checks it as the program runs. */
 static void checked(void)
 {
@@ -209,4 +257,6 @@ void test_forms(void)
 	RUN(thrown_away);
 	RUN(accepted_with_flags);
 	RUN(peeked_whole);
+	RUN(of_nothing);
+	RUN(not_a_list);
 }

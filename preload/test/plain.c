@@ -292,6 +292,44 @@ static void connected_in_a_set(void)
 	check(close(set) == 0 && close(l) == 0);
 }
 
+/* Each peek begins where the one before has ended, of a client, or of a listener's connection, that is told so before there is a connection. */
+static void peeked_at_a_place(int client_has, int listener_has)
+{
+	int l = bound_any(), client = socket(family, SOCK_STREAM, 0), server, fd;
+	char b[4];
+
+	check(setsockopt(client, SOL_SOCKET, SO_PEEK_OFF, &client_has, sizeof(client_has)) == 0);
+	check(setsockopt(l, SOL_SOCKET, SO_PEEK_OFF, &listener_has, sizeof(listener_has)) == 0);
+	check(listen(l, 5) == 0 && connect_socket(client, l) == 0);
+	server = accept_one(l);
+	fd = client_has < 0 ? server : client;
+	says(fd == client ? server : client, "abcd");
+	check(recv(fd, b, 2, MSG_PEEK | MSG_WAITALL) == 2 && memcmp(b, "ab", 2) == 0);
+	check(recv(fd, b, 2, MSG_PEEK | MSG_WAITALL) == 2 && memcmp(b, "cd", 2) == 0);
+	check(recv(fd, b, 2, MSG_PEEK | MSG_DONTWAIT) == -1 && errno == EAGAIN);
+	wants(fd, "abcd");
+	listed(client);
+	listed(server);
+	check(close(client) == 0 && close(server) == 0 && close(l) == 0);
+}
+
+/* Which are not TCP's, whatever they have been told. */
+static void datagrams(void)
+{
+	int fd = socket(family, SOCK_DGRAM, 0), to = bound_any(), first = 0;
+
+	check(fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &first, sizeof(first)) == 0 && connect_socket(fd, to) == 0);
+	unlisted(fd);
+	check(close(fd) == 0 && close(to) == 0);
+}
+
+static void peeked_at_places(void)
+{
+	peeked_at_a_place(0, -1);
+	peeked_at_a_place(-1, 0);
+	datagrams();
+}
+
 void test_plain(void)
 {
 	RUN(one_after_the_other);
@@ -303,4 +341,5 @@ void test_plain(void)
 	RUN(passed_to_its_number);
 	RUN(connected_in_a_set);
 	RUN(closed_beside_fork);
+	RUN(peeked_at_places);
 }
