@@ -78,6 +78,8 @@ type Conn struct {
 	spoiled  bool              // the DMBs cannot be reused: a fault, or the end of the device
 	freed    bool              // the link is given back
 
+	peerAwake atomic.Bool // its reader needed no wake-up for what was written last
+
 	wakeUps atomic.Uint64 // system calls made to wake the peer
 
 	asking sync.Mutex // held while the device is asked about the link, which is not given back meanwhile; before mu
@@ -85,15 +87,15 @@ type Conn struct {
 
 // An end is what concerns only one direction: who waits, and what keeps it from waiting.
 type end struct {
-	deadline           deadline
-	stop               atomic.Bool   // what would be waited for will never come: see readError, writeError; changed under mu
-	noted              atomic.Uint32 // a dmb.Wait: how the goroutine sleeps, for events of the own side
-	shut               atomic.Bool   // CloseWrite has begun
-	moving             bool          // what is lent is a ReadFrom's or WriteTo's; under rmu or wmu
-	turns              chan struct{} // closed for those who wait for its end, nil if there are none; under mu
-	told               chan struct{} // holds one: what wakes a sleeper on the page
-	watching, yielding spinner       // under rmu or wmu
-	giving             spinner       // likewise
+	deadline         deadline
+	stop             atomic.Bool   // what would be waited for will never come: see readError, writeError; changed under mu
+	noted            atomic.Uint32 // a dmb.Wait: how the goroutine sleeps, for events of the own side
+	shut             atomic.Bool   // CloseWrite has begun
+	moving           bool          // what is lent is a ReadFrom's or WriteTo's; under rmu or wmu
+	turns            chan struct{} // closed for those who wait for its end, nil if there are none; under mu
+	told             chan struct{} // holds one: what wakes a sleeper on the page
+	watching         watcher       // under rmu or wmu
+	yielding, giving spinner       // likewise
 }
 
 var _ net.Conn = (*Conn)(nil)

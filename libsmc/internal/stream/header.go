@@ -12,7 +12,10 @@ func (c *Conn) publishProducer(prod smc.Cursor) {
 	if err := c.link.Peer.StoreProducer(smc.ProducerWord(prod)); err != nil {
 		c.fail(err)
 	}
-	c.signal(dmb.Reader)
+	awake := !c.signal(dmb.Reader)
+	if c.peerAwake.Load() != awake {
+		c.peerAwake.Store(awake)
+	}
 }
 
 // publishConsumer publishes the reader's cursor and signals the peer's writer. Under rmu or wmu.
@@ -62,14 +65,14 @@ func (c *Conn) writeConsumerLocked() {
 	}
 }
 
-// signal wakes a side of the peer if it sleeps. The caller has published, and holds one of the locks.
+// signal wakes a side of the peer if it sleeps, and reports whether it did. The caller has published, and holds one of the locks.
 //
 // A field that is cleared by somebody else first is that one's to signal; or the peer woke by itself and, should it sleep
 // again, looked again after what was published here.
-func (c *Conn) signal(s dmb.Side) {
+func (c *Conn) signal(s dmb.Side) (slept bool) {
 	how := c.link.Own.Waiting(s)
 	if how == dmb.Awake || !c.link.Own.ClearWaiting(s, how) {
-		return
+		return false
 	}
 	woken := true
 	switch {
@@ -85,6 +88,7 @@ func (c *Conn) signal(s dmb.Side) {
 	if woken {
 		c.wakeUps.Add(1)
 	}
+	return true
 }
 
 // announce tells the peer how a side waits. Under rmu or wmu.

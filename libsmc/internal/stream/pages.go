@@ -57,9 +57,10 @@ type Pages struct {
 	ended   sync.WaitGroup // the dispatcher
 
 	// The dispatcher's.
-	watching, yielding, conducting spinner
-	asleep                         pace  // of the sides while they sleep
-	resumed                        int64 // when this process got the CPU
+	watching             watcher
+	yielding, conducting spinner
+	asleep               pace  // of the sides while they sleep
+	resumed              int64 // when this process got the CPU
 }
 
 // NewPages makes Pages of the own page and the peer's, with their bells. They stay the caller's, and must live until Close.
@@ -184,7 +185,7 @@ func (p *Pages) spin() bool {
 		return false
 	}
 	where := p.relation()
-	return where != sameCPU && p.watching.watch(p.scan) || where != apart && p.yielding.yield(p.giveCPU, p.scan)
+	return where != sameCPU && p.watching.watch(p.scan, false) || where != apart && p.yielding.yield(p.giveCPU, p.scan)
 }
 
 // needed reports whether anybody sleeps on the page. If not the dispatcher ends.

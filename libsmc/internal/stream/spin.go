@@ -60,9 +60,56 @@ func (s *spinner) missed() {
 	}
 }
 
+// A watcher is the spinner of a side that watches. What it looks for may come only after two wake-ups have been waited for: the peer's, and
+// its own. Where both sides sleep each waits as long as the other takes to wake up, which can be longer than watching ever lasts. So a trial lasts
+// as long as the last sleep did; and the peer, which finds this side awake for once, watches as well.
+type watcher struct {
+	spinner
+	hint   spinner       // whether it pays to watch since the peer was awake
+	hinted bool          // that is why there are rounds this time
+	slept  time.Duration // the last sleep
+}
+
+// next returns how many rounds to watch before the next sleep. awake says that the peer needed no wake-up for what it was told last.
+func (w *watcher) next(awake bool) (rounds int) {
+	isTrial := w.rounds == 0 && w.gap > 0
+	rounds = w.spinner.next(mostWatches)
+	w.hinted = rounds == 0 && awake && w.hint.next(1) > 0
+	switch {
+	case w.hinted:
+		return mostWatches
+	case rounds > 0 && isTrial && w.slept < longestTrial:
+		return max(rounds, int(w.slept/watchTime))
+	}
+	return rounds
+}
+
+// met says that news came in a round. A trial that ends late has shown the peer that this side is awake, and nothing else.
+func (w *watcher) met(round int) {
+	gap := w.gap
+	w.spinner.met(round, mostWatches)
+	if w.hinted {
+		w.hint.met(0, 1)
+	}
+	if round >= 2*mostWatches {
+		w.gap = min(2*gap, mostGap)
+	}
+}
+
+func (w *watcher) missed() {
+	if w.hinted {
+		w.hint.missed()
+		return
+	}
+	w.spinner.missed()
+}
+
 const (
 	// mostWatches rounds of watching take some 40 µs, as much as it takes to wake a CPU that sleeps and to be woken.
 	mostWatches = 32
+
+	// longestTrial is the longest sleep that a trial tries to replace.
+	longestTrial = 200 * time.Microsecond
 
 	// watchTime is how long a round of watching takes at least.
 	watchTime = 1250 * time.Nanosecond
@@ -83,7 +130,7 @@ func (c *Conn) spin(s dmb.Side, now int64) bool {
 	e := c.end(s)
 	news := func() bool { return c.hasNews(s) }
 	where := c.link.Pages.relation()
-	return where != sameCPU && e.watching.watch(news) || where != apart && e.yielding.yield(giveCPU, news)
+	return where != sameCPU && e.watching.watch(news, s == dmb.Reader && c.peerAwake.Load()) || where != apart && e.yielding.yield(giveCPU, news)
 }
 
 // busily looks for news until there is some. Other goroutines and programs get their turn.
@@ -99,22 +146,23 @@ func (c *Conn) busily(s dmb.Side) {
 }
 
 // watch looks again and again.
-func (s *spinner) watch(news func() bool) bool {
-	rounds := s.next(mostWatches)
+func (w *watcher) watch(news func() bool, awake bool) bool {
+	rounds := w.next(awake)
+	if rounds == 0 {
+		return false
+	}
 	began := clock()
 	for round := range rounds {
 		if watchOnce(news) {
-			s.met(round, mostWatches)
+			w.met(round)
 			return true
 		}
 		if host.usable.Load() == 1 {
 			runtime.Gosched() // the process has no other CPU
 		}
 	}
-	s.missed()
-	if now := clock(); now-began > stolenTime {
-		host.contended(began, now)
-	}
+	w.missed()
+	wasStolen(began, clock(), int64(rounds)*int64(watchTime))
 	return false
 }
 
@@ -140,9 +188,9 @@ func giveCPU() (stolen bool) {
 	return wasStolen(began, clock(), 0)
 }
 
-// wasStolen reports whether a third program had a CPU that was given away for a time, of which the peer had a slice.
-func wasStolen(began, ended, slice int64) bool {
-	if ended-began <= stolenTime+slice {
+// wasStolen reports whether a third program had the CPU in a time of which a part was this program's, or the peer's.
+func wasStolen(began, ended, part int64) bool {
+	if ended-began <= stolenTime+part {
 		return false
 	}
 	host.contended(began, ended)
@@ -152,6 +200,9 @@ func wasStolen(began, ended, slice int64) bool {
 // yield gives the CPU away, and looks.
 func (s *spinner) yield(give, news func() bool) bool {
 	rounds := s.next(mostYields)
+	if rounds == 0 {
+		return false
+	}
 	for round := range rounds {
 		stolen := give()
 		if news() {

@@ -53,6 +53,12 @@ func (c *Conn) wait(s dmb.Side) {
 	case strategy == Adaptive && c.spin(s, clock()):
 		return
 	}
+	began := clock()
+	c.sleep(s)
+	c.end(s).watching.slept = time.Duration(clock() - began)
+}
+
+func (c *Conn) sleep(s dmb.Side) {
 	if !c.link.Own.Separated() && takeThread() { // a peer that writes by system call cannot wake a futex
 		woken := c.sleepOnFutex(s)
 		giveThread(dmb.OnFutex)
@@ -60,7 +66,7 @@ func (c *Conn) wait(s dmb.Side) {
 			return
 		}
 	}
-	if p != nil {
+	if c.link.Pages != nil {
 		c.sleepOnPage(s)
 		return
 	}
