@@ -416,8 +416,26 @@ static void set_copied(void)
 	}
 }
 
+static void asked_wrongly(void)
+{
+	struct pair p = pair_open();
+	int set = epoll_create1(0);
+	struct epoll_event event = { .events = EPOLLIN };
+
+	check(epoll_ctl(set, EPOLL_CTL_ADD, p.server, &event) == 0 && epoll_ctl(set, EPOLL_CTL_ADD, p.server, &event) == -1 && errno == EEXIST);
+	check(epoll_ctl(set, 17, p.server, &event) == -1 && errno == EINVAL);
+	check(epoll_wait(set, &event, 0, 0) == -1 && errno == EINVAL);
+	check(epoll_ctl(p.client, EPOLL_CTL_ADD, p.server, &event) == -1 && errno == EINVAL);
+	write_all(p.client, "x", 1);
+	check(epoll_wait(set, &event, 1, 10000) == 1);
+	check(epoll_ctl(set, EPOLL_CTL_DEL, p.server, NULL) == 0 && epoll_ctl(set, EPOLL_CTL_DEL, p.server, NULL) == -1 && errno == ENOENT);
+	check(close(set) == 0);
+	pair_close(p);
+}
+
 void test_events(void)
 {
+	RUN(asked_wrongly);
 	RUN(set_copied);
 	RUN(nonblocking_connect);
 	RUN(refused);
