@@ -61,7 +61,7 @@ preload: PRELOAD_GOAL = all
 preload-test: PRELOAD_GOAL = test
 preload preload-test:
 	@mkdir -p $(BIN)
-	$(MAKE) --no-print-directory -C preload BIN=$(abspath $(BIN)) $(PRELOAD_GOAL)
+	$(MAKE) --no-print-directory -j$$(nproc) -C preload BIN=$(abspath $(BIN)) $(PRELOAD_GOAL)
 	@sed 's|@VERSION@|$(VERSION)|' tools/smc_run/smc_run > $(BIN)/smc_run.new && chmod 755 $(BIN)/smc_run.new && \
 	    mv $(BIN)/smc_run.new $(BIN)/smc_run
 
@@ -86,10 +86,13 @@ SKIP_MODELS = $(if $(GOMAXPROCS),-skip '^Test(Page)?Model')
 
 # The packages may run beside one another, but for tests, some of which want the only device there is. Of those that do not, and wait for most
 # of their time, two go at once, however many CPUs there are.
+# What is in C is the same under the race detector.
+OF_RUN  = smc_run libsmc-preload.so smc-run-test smc-run-test-fortified smc-run-stress smc-run-mixed smc-run-parts
 GO_TEST = $(TEST_ENV) $(GO) test -count=1 $(RACE) $(AS_ROOT)
 test-go:
 	$(GO) build $(RACE) -o bin/test$(RACE)/ ./cmd/ismfs ./tools/smcd-dump
-	$(MAKE) --no-print-directory preload-test BIN=bin/test$(RACE)
+	$(MAKE) --no-print-directory preload-test BIN=bin/test
+	$(if $(RACE),cp -p $(OF_RUN:%=bin/test/%) bin/test$(RACE)/)
 ifdef TEST_ARGS
 	$(GO_TEST) $(TEST_ARGS)
 else
