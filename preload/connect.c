@@ -468,7 +468,8 @@ APART static int wait_beside(struct sock *listener, int fd, struct signals since
 
 static inline int wait_for_client(struct sock *listener, int fd, struct signals since)
 {
-	return link_busy() || signals_came(since) ? wait_beside(listener, fd, since) : 1;
+	/* What does not listen is the kernel's to refuse, at once. */
+	return sock_kind(listener) == SOCK_LISTENER && (link_busy() || signals_came(since)) ? wait_beside(listener, fd, since) : 1;
 }
 
 /* The kernel tells the client's address as it accepts, which costs less than asking for it later. */

@@ -51,6 +51,10 @@ static int change(int epfd, int op, int fd, struct epoll_event *event, struct so
 
 	if (set == NULL)
 		return real()->epoll_ctl(epfd, op, fd, event);
+	if (op != EPOLL_CTL_ADD && op != EPOLL_CTL_MOD && op != EPOLL_CTL_DEL) {
+		set_put(set);
+		return fail(EINVAL);
+	}
 	lock_take(&s->listing);
 	if (op == EPOLL_CTL_ADD)
 		result = add(set, s, fd, event);
