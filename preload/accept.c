@@ -225,6 +225,10 @@ static HOT int accept_with(int fd, struct sockaddr *from, socklen_t *size, int f
 		int made, saved;
 		bool kept;
 
+		if (listener != NULL && sock_kind(listener) != SOCK_LISTENER) { /* the kernel refuses it, at once */
+			sock_put(listener);
+			return real()->accept4(fd, from, size, flags);
+		}
 		if (listener == NULL)
 			listener = adopt(fd);
 		if (listener != NULL)
