@@ -14,6 +14,20 @@ static int fail(int error)
 	return -1;
 }
 
+/* What the kernel makes of a call on a descriptor of a set. 0: nothing. */
+static int refused(int op, const struct epoll_event *event)
+{
+	const uint32_t exclusive = EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLWAKEUP | EPOLLET | EPOLLEXCLUSIVE;
+
+	if (op == EPOLL_CTL_DEL)
+		return 0;
+	if (event == NULL)
+		return EFAULT;
+	if (!(event->events & EPOLLEXCLUSIVE))
+		return 0;
+	return op == EPOLL_CTL_MOD || (event->events & ~exclusive) != 0 ? EINVAL : 0;
+}
+
 static int add(struct set *set, struct sock *s, int fd, const struct epoll_event *event)
 {
 	if (item_find(s, set, fd) != NULL)
@@ -27,6 +41,8 @@ static int modify(struct set *set, struct sock *s, int fd, const struct epoll_ev
 
 	if (it == NULL)
 		return fail(ENOENT);
+	if (it->events & EPOLLEXCLUSIVE)
+		return fail(EINVAL);
 	item_change(it, event);
 	return 0;
 }
@@ -49,10 +65,15 @@ static int change(int epfd, int op, int fd, struct epoll_event *event, struct so
 {
 	bool known = op == EPOLL_CTL_ADD || op == EPOLL_CTL_MOD || op == EPOLL_CTL_DEL;
 	struct set *set = !known ? NULL : op == EPOLL_CTL_ADD ? set_make(epfd) : set_get(epfd);
-	int result;
+	int result, error;
 
 	if (set == NULL)
 		return real()->epoll_ctl(epfd, op, fd, event);
+	error = refused(op, event);
+	if (error != 0) {
+		set_put(set);
+		return fail(error);
+	}
 	lock_take(&s->listing);
 	if (op == EPOLL_CTL_ADD)
 		result = add(set, s, fd, event);
