@@ -433,8 +433,58 @@ static void asked_wrongly(void)
 	pair_close(p);
 }
 
+/* The end is told once: a close after it sends nothing. */
+static void ends_once(uint32_t events)
+{
+	struct pair p = pair_open();
+	int set = epoll_of(p.server, events | EPOLLET);
+
+	check(event(set, 0) == (events & EPOLLOUT));
+	check(shutdown(p.client, SHUT_WR) == 0 && event(set, 5000) == events && event(set, 20) == 0);
+	check(close(p.client) == 0 && event(set, 100) == 0);
+	check(epoll_ctl(set, EPOLL_CTL_MOD, p.server, &(struct epoll_event){ events | EPOLLET, { .u64 = 0x1234567800000000u } }) == 0);
+	check(event(set, 0) == events && event(set, 0) == 0);
+	check(close(set) == 0 && close(p.server) == 0);
+}
+
+static void edge_of_the_end(void)
+{
+	ends_once(EPOLLIN);
+	ends_once(EPOLLIN | EPOLLRDHUP);
+	ends_once(EPOLLIN | EPOLLOUT | EPOLLRDHUP);
+}
+
+static int control(int set, int op, int fd, uint32_t events)
+{
+	struct epoll_event e = { .events = events };
+
+	return epoll_ctl(set, op, fd, &e) == 0 ? 0 : errno;
+}
+
+static void exclusive(void)
+{
+	struct pair p = pair_open();
+	int set = epoll_create1(EPOLL_CLOEXEC);
+	struct epoll_event *none = NULL;
+
+	check(epoll_ctl(set, EPOLL_CTL_ADD, p.server, none) == -1 && errno == EFAULT);
+	check(epoll_ctl(set, EPOLL_CTL_MOD, p.server, none) == -1 && errno == EFAULT);
+	check(control(set, EPOLL_CTL_ADD, p.server, EPOLLIN | EPOLLEXCLUSIVE | EPOLLONESHOT) == EINVAL);
+	check(control(set, EPOLL_CTL_ADD, p.server, EPOLLIN | EPOLLEXCLUSIVE | EPOLLRDHUP) == EINVAL);
+	check(control(set, EPOLL_CTL_ADD, p.server, EPOLLIN | EPOLLEXCLUSIVE) == 0);
+	check(control(set, EPOLL_CTL_ADD, p.server, EPOLLIN) == EEXIST);
+	check(control(set, EPOLL_CTL_MOD, p.server, EPOLLIN) == EINVAL);
+	check(control(set, EPOLL_CTL_ADD, p.client, EPOLLIN) == 0);
+	check(control(set, EPOLL_CTL_MOD, p.client, EPOLLIN | EPOLLEXCLUSIVE) == EINVAL);
+	check(control(set, EPOLL_CTL_ADD, set, EPOLLIN) == EINVAL);
+	check(close(set) == 0);
+	pair_close(p);
+}
+
 void test_events(void)
 {
+	RUN(edge_of_the_end);
+	RUN(exclusive);
 	RUN(asked_wrongly);
 	RUN(set_copied);
 	RUN(nonblocking_connect);
