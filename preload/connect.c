@@ -145,6 +145,7 @@ static int begin(int fd, int result, int buffer, const union address *peer, bool
 		errno = saved;
 	} else {
 		atomic_store(&s->shared->told, true);
+		atomic_store(&s->shared->returned, true);
 		lock_take(&s->shared->handshake);
 		handshake_connected(s, fd);
 		lock_release(&s->shared->handshake);
@@ -174,8 +175,9 @@ static int connect_again(struct sock *s, int fd, const struct sockaddr *to, sock
 		errno = atomic_load(&s->shared->error);
 		return -1;
 	}
-	if (!atomic_exchange(&s->shared->told, true))
-		return 0; /* the end of a connect that did not wait, told once */
+	atomic_store(&s->shared->told, true);
+	if (!atomic_exchange(&s->shared->returned, true))
+		return 0; /* the end of a connect that did not wait, once */
 	errno = EISCONN;
 	return -1;
 }
