@@ -3,7 +3,7 @@
 # setup    install what building and testing need (Debian packages; root or sudo)
 # build    all programs and libraries into bin/
 # demo     what it is for, in half a minute, on a temporary mount
-# test     lint, then every test, on real mounts (root or sudo)
+# test     lint, then every test, on real mounts (root or sudo); WITH_RACE=1: beside make race, and without those of ./tests that it runs, too
 # race     the Go tests under the race detector
 # soak     the long versions of the tests
 # bench    the figures of docs/performance.md: bare DMBs, then connections (BENCH_ARGS for ismfs bench)
@@ -61,7 +61,7 @@ preload: PRELOAD_GOAL = all
 preload-test: PRELOAD_GOAL = test
 preload preload-test:
 	@mkdir -p $(BIN)
-	$(MAKE) --no-print-directory -C preload BIN=$(abspath $(BIN)) $(PRELOAD_GOAL)
+	$(MAKE) --no-print-directory -j$$(nproc) -C preload BIN=$(abspath $(BIN)) $(PRELOAD_GOAL)
 	@sed 's|@VERSION@|$(VERSION)|' tools/smc_run/smc_run > $(BIN)/smc_run.new && chmod 755 $(BIN)/smc_run.new && \
 	    mv $(BIN)/smc_run.new $(BIN)/smc_run
 
@@ -81,20 +81,26 @@ endif
 # Programs in C with C at both ends heed neither the race detector nor GOMAXPROCS: they are run once.
 IN_C = ^TestRun(Apart|Batch|Buffers|BusyServer|Calls|CallsFortified|CallsSix|Combinations|Early|Fallbacks|GracefulEnd|HandOver|Handlers|Haproxy|Iperf3|KillWorker|LateClient|Limit|Memcached|Mixed|Musl|Nginx|OneCPU|Parts|Plain|Postgres|Python|Redis|RedisPlainServer|RedisPubSub|Sanitized|Socat|Sockperf|Spawn|Stress)$$|^TestRunOneShot$$/^C,
 SKIP = $(if $(RACE)$(GOMAXPROCS),-skip '$(IN_C)')
+# The others are left to the race detector by who runs both (make test WITH_RACE=1, then make race). The packages' tests are not: they are
+# short, and the rings in them race the faster for not being watched.
+ONLY = $(if $(RACE)$(GOMAXPROCS),,$(if $(WITH_RACE),-run '$(IN_C)'))
 # Nor does a model, which is one goroutine (libsmc/internal/stream; with the race detector it is not built).
 SKIP_MODELS = $(if $(GOMAXPROCS),-skip '^Test(Page)?Model')
 
 # The packages may run beside one another, but for tests, some of which want the only device there is. Of those that do not, and wait for most
 # of their time, two go at once, however many CPUs there are.
+# What is in C is the same under the race detector.
+OF_RUN  = smc_run libsmc-preload.so smc-run-test smc-run-test-fortified smc-run-stress smc-run-mixed smc-run-parts
 GO_TEST = $(TEST_ENV) $(GO) test -count=1 $(RACE) $(AS_ROOT)
 test-go:
 	$(GO) build $(RACE) -o bin/test$(RACE)/ ./cmd/ismfs ./tools/smcd-dump
-	$(MAKE) --no-print-directory preload-test BIN=bin/test$(RACE)
+	$(MAKE) --no-print-directory preload-test BIN=bin/test
+	$(if $(RACE),cp -p $(OF_RUN:%=bin/test/%) bin/test$(RACE)/)
 ifdef TEST_ARGS
 	$(GO_TEST) $(TEST_ARGS)
 else
 	$(GO_TEST) $(SKIP_MODELS) $$($(GO) list ./... | grep -v '/tests$$')
-	$(GO_TEST) -timeout 30m -parallel 2 $(SKIP) ./tests
+	$(GO_TEST) -timeout 30m -parallel 2 $(SKIP) $(ONLY) ./tests
 endif
 
 test-examples:

@@ -3,6 +3,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -328,7 +329,7 @@ EXPORT int getsockopt(int fd, int level, int name, void *value, socklen_t *size)
 		return real()->getsockopt(fd, level, name, value, size);
 	error = pending_error(s, fd);
 	sock_put(s);
-	if (error < 0 || *size < sizeof(error))
+	if (error < 0 || *size < sizeof(error) || *size > INT_MAX)
 		return real()->getsockopt(fd, level, name, value, size);
 	memcpy(value, &error, sizeof(error));
 	*size = sizeof(error);

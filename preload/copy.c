@@ -51,11 +51,13 @@ static ssize_t send_file(struct sock *s, int out, int in, off_t *offset, size_t 
 	off_t at = offset != NULL ? *offset : lseek(in, 0, SEEK_CUR);
 	ssize_t sent;
 
-	if (at < 0)
-		return -errno;
+	if (at < 0) /* EINVAL is what programs copy by themselves after: of a pipe, too */
+		return offset != NULL || errno == ESPIPE ? -EINVAL : -errno;
 	if (n == 0)
 		return 0;
 	sent = send_from(s, out, in, at, n);
+	if (sent == -EISDIR)
+		return -EINVAL;
 	if (sent <= 0)
 		return sent;
 	if (offset != NULL)
@@ -175,7 +177,7 @@ static ssize_t splice_out(struct sock *s, int fd, int pipe, size_t n, unsigned i
 }
 
 /* Like the first write to a peer that has closed: what the pipe has is taken and lost, or nothing, with the error. */
-static ssize_t splice_away(struct sock *s, size_t n, struct pipe_end *from)
+static __attribute__((noinline)) ssize_t splice_away(struct sock *s, size_t n, struct pipe_end *from)
 {
 	char waste[16384];
 	struct iovec iov = { waste, n < sizeof(waste) ? n : sizeof(waste) };

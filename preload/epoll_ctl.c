@@ -4,6 +4,7 @@
 
 #include "epoll_set.h"
 #include "handshake.h"
+#include "plain.h"
 #include "real.h"
 #include "table.h"
 
@@ -11,6 +12,20 @@ static int fail(int error)
 {
 	errno = error;
 	return -1;
+}
+
+/* What the kernel makes of a call on a descriptor of a set. 0: nothing. */
+static int refused(int op, const struct epoll_event *event)
+{
+	const uint32_t exclusive = EPOLLIN | EPOLLOUT | EPOLLERR | EPOLLHUP | EPOLLWAKEUP | EPOLLET | EPOLLEXCLUSIVE;
+
+	if (op == EPOLL_CTL_DEL)
+		return 0;
+	if (event == NULL)
+		return EFAULT;
+	if (!(event->events & EPOLLEXCLUSIVE))
+		return 0;
+	return op == EPOLL_CTL_MOD || (event->events & ~exclusive) != 0 ? EINVAL : 0;
 }
 
 static int add(struct set *set, struct sock *s, int fd, const struct epoll_event *event)
@@ -26,6 +41,8 @@ static int modify(struct set *set, struct sock *s, int fd, const struct epoll_ev
 
 	if (it == NULL)
 		return fail(ENOENT);
+	if (it->events & EPOLLEXCLUSIVE)
+		return fail(EINVAL);
 	item_change(it, event);
 	return 0;
 }
@@ -46,11 +63,17 @@ static int take_out(struct set *set, struct sock *s, int fd)
 
 static int change(int epfd, int op, int fd, struct epoll_event *event, struct sock *s)
 {
-	struct set *set = op == EPOLL_CTL_ADD ? set_make(epfd) : set_get(epfd);
-	int result;
+	bool known = op == EPOLL_CTL_ADD || op == EPOLL_CTL_MOD || op == EPOLL_CTL_DEL;
+	struct set *set = !known ? NULL : op == EPOLL_CTL_ADD ? set_make(epfd) : set_get(epfd);
+	int result, error;
 
 	if (set == NULL)
 		return real()->epoll_ctl(epfd, op, fd, event);
+	error = refused(op, event);
+	if (error != 0) {
+		set_put(set);
+		return fail(error);
+	}
 	lock_take(&s->listing);
 	if (op == EPOLL_CTL_ADD)
 		result = add(set, s, fd, event);
@@ -65,11 +88,24 @@ static int change(int epfd, int op, int fd, struct epoll_event *event, struct so
 	return result;
 }
 
+/* One that is in two sets before it is a connection stays on TCP: of one alone is known what it asks for. */
+static void remember_second(int first, int epfd, int op, int fd)
+{
+	if (op == EPOLL_CTL_ADD && first != epfd && epoll_knows(first))
+		(void)plain_spread(fd, NOTE_SHARED);
+}
+
 /* Plain stores: event loops of TCP connections call epoll_ctl as often as read, and a locked one would be dearer than all the rest here. */
 static void remember(int epfd, int op, int fd, const struct epoll_event *event)
 {
 	struct registration *r = &registered[fd];
+	int before = atomic_load_explicit(&r->epfd, memory_order_relaxed);
 
+	if (before != 0 && before != epfd + 1) {
+		remember_second(before - 1, epfd, op, fd);
+		if (op != EPOLL_CTL_ADD)
+			return;
+	}
 	if (op != EPOLL_CTL_DEL)
 		r->event = *event;
 	atomic_store_explicit(&r->epfd, op == EPOLL_CTL_DEL ? 0 : epfd + 1, memory_order_release);

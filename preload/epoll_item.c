@@ -162,6 +162,7 @@ void item_change(struct item *it, const struct epoll_event *event)
 	lock_take(&it->set->lock);
 	it->events = event->events;
 	it->data = event->data;
+	it->told = 0;
 	it->disabled = it->parked = false;
 	lock_release(&it->set->lock);
 	set_queue_and_kick(it);

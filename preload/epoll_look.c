@@ -54,10 +54,19 @@ static bool has_moved(const struct item *it, uint32_t reported)
 	return (it->events & EPOLLOUT) && !(reported & EPOLLOUT) && now.consumer != it->seen.consumer;
 }
 
+/* As in TCP, where nothing comes after the FIN: a peer that closes after it has ended what it writes has no news for a reader. */
+static bool nothing_since_end(const struct item *it, const struct stream_words *before)
+{
+	struct word then = word_unpack(before->consumer), now = word_unpack(it->seen.consumer);
+
+	return (then.state_flags & ISMFS_PEER_DONE_WRITING) && it->seen.producer == before->producer && cursor_equal(now.at, then.at);
+}
+
 /* Look at one candidate: what is to be reported of it, 0 for nothing. */
 static uint32_t look_at(struct item *it)
 {
 	bool smc = sock_kind(it->sock) == SOCK_SMC;
+	struct stream_words before = it->seen;
 	uint32_t ready;
 
 	if (smc)
@@ -75,6 +84,9 @@ static uint32_t look_at(struct item *it)
 	} else if (!(it->events & EPOLLET)) {
 		set_queue(it);
 	} else if (smc) {
+		if (ready == it->told && nothing_since_end(it, &before))
+			return 0;
+		it->told = ready;
 		announce_item(it);
 		if (has_moved(it, ready))
 			set_queue(it);

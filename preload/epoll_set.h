@@ -28,6 +28,7 @@ struct item {
 	uint32_t round; /* of the last call of poll that asked for it */
 	struct own_page *page;
 	struct stream_words seen;    /* at the last report, of an edge-triggered one */
+	uint32_t told;               /* what that said; 0: nothing since the program has asked */
 	struct item *_Atomic next;   /* of the socket's, under listing */
 	struct item *before, *after; /* of the set's */
 	struct item *candidate;      /* the next one */

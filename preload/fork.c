@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include "arena.h"
-#include "connect.h"
+#include "accept.h"
 #include "debug.h"
 #include "device.h"
 #include "epoll.h"

@@ -134,6 +134,7 @@ ssize_t io_read(struct sock *s, int fd, const struct iovec *iov, int n, int flag
 			done = 0;
 		if (got > 0) {
 			done += (size_t)got;
+			patience.begun = true;
 			if (!(flags & MSG_WAITALL) || done == wanted)
 				return (ssize_t)done;
 			if (flags & MSG_PEEK && (!may_wait(s, fd, READER, flags, &patience) || io_wait_for_more(s, fd, done, &patience) != 0))
@@ -202,6 +203,7 @@ ssize_t io_write(struct sock *s, int fd, const struct iovec *iov, int n, int fla
 
 		if (put > 0) {
 			done += (size_t)put;
+			patience.begun = true;
 			continue;
 		}
 		if (put == -EBUSY || put == -EAGAIN)

@@ -47,7 +47,7 @@ int io_wait_for_more(struct sock *s, int fd, size_t have, const struct patience 
 	stream_settle_cursor(&s->stream);
 	wait_enter(s, READER);
 	while ((result = look(s, have, p->deadline, &now)) > 0) {
-		if (signals_end(p->since, p->deadline != FOREVER, err)) {
+		if (signals_end(p->since, true, err)) {
 			result = -EINTR;
 			break;
 		}

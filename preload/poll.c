@@ -150,7 +150,7 @@ static int wait_one(struct request *r)
 	struct sock *s = r->watches[0].sock;
 	short want = r->fds[0].events & (POLLIN | POLLOUT);
 	/* Like a wait with a limit, and unlike a read, poll is never resumed after a signal. */
-	struct patience patience = { r->deadline < FOREVER ? r->deadline : FOREVER - 1, r->since };
+	struct patience patience = { .deadline = r->deadline < FOREVER ? r->deadline : FOREVER - 1, .since = r->since };
 
 	if ((want != POLLIN && want != POLLOUT) || sock_kind(s) != SOCK_SMC || r->mask != NULL || s->registered > 0)
 		return 0;

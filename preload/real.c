@@ -2,6 +2,7 @@
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
+#include <limits.h>
 #include <stddef.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -18,9 +19,14 @@ static int no_close_range(unsigned int first, unsigned int last, int flags)
 	return (int)kernel_call(SYS_close_range, (long[6]){ first, last, flags });
 }
 
+/* By the call that it does have, where a thread can be cancelled; a part of a millisecond counts as a whole one. */
 static int no_epoll_pwait2(int fd, struct epoll_event *events, int n, const struct timespec *timeout, const sigset_t *mask)
 {
-	return (int)kernel_call(SYS_epoll_pwait2, (long[6]){ fd, (long)events, n, (long)timeout, (long)mask, sizeof(unsigned long) });
+	int ms = -1;
+
+	if (timeout != NULL)
+		ms = timeout->tv_sec >= INT_MAX / 1000 ? INT_MAX : (int)(timeout->tv_sec * 1000 + (timeout->tv_nsec + 999999) / 1000000);
+	return real_functions.epoll_pwait(fd, events, n, ms, mask);
 }
 
 static int no_execveat(int fd, const char *path, char *const arguments[], char *const environment[], int flags)

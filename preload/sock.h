@@ -46,6 +46,7 @@ struct shared {
 	_Atomic int64_t wanted; /* since when a client's program wants to write, 0 not */
 	_Atomic int shut;      /* 1 << READER, 1 << WRITER: shutdown before the handshake has ended */
 	_Atomic bool told;     /* the program has asked whether its connect has ended */
+	_Atomic bool returned; /* a connect has returned 0 */
 	_Atomic bool writable; /* or has been told so, while nobody has answered: there is to be room for a write */
 	_Atomic int error;     /* of FAILED; of a connect */
 	_Atomic bool error_told;

@@ -191,7 +191,7 @@ int wait_side(struct sock *s, int fd, enum side side, const struct patience *p)
 		int64_t now = now_ns(), ns = now + WAIT_TICK_NS < p->deadline ? WAIT_TICK_NS : p->deadline - now;
 		struct timespec left = { ns / INT64_C(1000000000), ns % INT64_C(1000000000) };
 
-		if (signals_end(p->since, p->deadline != FOREVER, err)) {
+		if (signals_end(p->since, p->begun || p->deadline != FOREVER, err)) {
 			result = -EINTR;
 			break;
 		}

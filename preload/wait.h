@@ -21,6 +21,7 @@ struct spinning;
 struct patience {
 	int64_t deadline;     /* 0: not asked for yet, since it has not had to wait */
 	struct signals since; /* its beginning */
+	bool begun;           /* it has moved bytes: a handler ends it, also one with SA_RESTART */
 };
 
 /* Wait until a side has something to do: 0, -EAGAIN at the deadline, -EINTR. The caller has just looked. */

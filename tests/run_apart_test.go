@@ -70,6 +70,8 @@ func TestRunMusl(t *testing.T) {
 		}
 	})
 
+	d.wantSMC(4, func() { d.run(underRun, build("test/cancel.c")) })
+
 	stress, port := build("test/stress.c"), freePort(t)
 	server := d.start(underRun, stress, "serve", port)
 	listening(t, port)

@@ -13,29 +13,30 @@ import (
 // TestRunCalls: a program of ours that makes every call that there is on sockets, and finds what TCP would have given.
 func TestRunCalls(t *testing.T) {
 	t.Parallel()
-	testCalls(t, "smc-run-test")
+	testCallsPlain(t, "smc-run-test")
+	inBothCopyModesOf(t, func(t *testing.T, d *device) { d.testCalls("smc-run-test") })
 }
 
 // TestRunCallsSix: the same over IPv6. How a DMB is written has nothing to do with addresses, so once is enough.
 func TestRunCallsSix(t *testing.T) {
 	t.Parallel()
 	needIPv6(t)
-	testCallsPlain(t, "smc-run-test", "six")
-	t.Run("SMC", func(t *testing.T) {
-		t.Parallel()
-		mountSMC(t).testCalls("smc-run-test", "six")
-	})
+	testCallsInOneMode(t, "smc-run-test", "six")
 }
 
-// TestRunCallsFortified: the same by the names that _FORTIFY_SOURCE and _FILE_OFFSET_BITS=64 give to the calls.
+// TestRunCallsFortified: the same by the names that _FORTIFY_SOURCE and _FILE_OFFSET_BITS=64 give to the calls, which have nothing to do
+// with how a DMB is written either.
 func TestRunCallsFortified(t *testing.T) {
 	t.Parallel()
-	testCalls(t, "smc-run-test-fortified")
+	testCallsInOneMode(t, "smc-run-test-fortified")
 }
 
-func testCalls(t *testing.T, name string) {
-	testCallsPlain(t, name)
-	inBothCopyModesOf(t, func(t *testing.T, d *device) { d.testCalls(name) })
+func testCallsInOneMode(t *testing.T, name string, args ...string) {
+	testCallsPlain(t, name, args...)
+	t.Run("SMC", func(t *testing.T) {
+		t.Parallel()
+		mountSMC(t).testCalls(name, args...)
+	})
 }
 
 // testCallsPlain shows that what the program wants is what TCP gives.

@@ -44,22 +44,28 @@ ssize_t stream_drain(struct stream *s, size_t most, stream_mover *sink, void *co
 	return done;
 }
 
-/* Without a mapping of the peer's ring they go through a copy. */
-static ssize_t take_over(struct stream *s, size_t most, stream_mover *source, void *context)
+/* Without a mapping of the peer's ring they go through a copy, a small one: threads with small stacks splice, too. */
+static __attribute__((noinline)) ssize_t copy_over(struct stream *s, size_t most, stream_mover *source, void *context)
 {
-	unsigned char copy[16384];
-	struct iovec iov[2] = { { copy, most < sizeof(copy) ? most : sizeof(copy) } };
-	ssize_t got;
+	unsigned char copy[4096];
+	struct iovec iov = { copy, most < sizeof(copy) ? most : sizeof(copy) };
+	ssize_t got = source(context, &iov, 1);
 	int err;
 
-	if (s->peer != NULL)
-		return source(context, iov, pieces(s->peer + ISMFS_HEADER, s->tx_len, s->state->tx_prod.count, most, iov));
-	got = source(context, iov, 1);
 	err = got > 0 ? put_bytes(s, copy, (size_t)got, s->state->tx_prod.count) : 0;
 	if (err == 0)
 		return got;
 	stream_fail(s, -err);
 	return err;
+}
+
+static ssize_t take_over(struct stream *s, size_t most, stream_mover *source, void *context)
+{
+	struct iovec iov[2];
+
+	if (s->peer == NULL)
+		return copy_over(s, most, source, context);
+	return source(context, iov, pieces(s->peer + ISMFS_HEADER, s->tx_len, s->state->tx_prod.count, most, iov));
 }
 
 static ssize_t fill_locked(struct stream *s, size_t most, stream_mover *source, void *context)

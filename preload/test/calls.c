@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
@@ -180,6 +181,8 @@ static void *signal_soon(void *thread)
 	return NULL;
 }
 
+static pthread_t to_signal;
+
 static void *write_late(void *fd)
 {
 	usleep(200000);
@@ -202,6 +205,51 @@ static void interrupted(void)
 	check(pthread_create(&writer, NULL, write_late, &p.client) == 0);
 	check(read(p.server, &b, 1) == 1 && b == 'z');
 	check(pthread_join(writer, NULL) == 0 && pthread_join(other, NULL) == 0);
+	check(sigaction(SIGUSR1, &old, NULL) == 0);
+	pair_close(p);
+}
+
+static void *write_some_and_signal(void *fd)
+{
+	usleep(50000);
+	write_all(*(int *)fd, "abc", 3);
+	usleep(50000);
+	check(pthread_kill(to_signal, SIGUSR1) == 0);
+	usleep(50000);
+	write_all(*(int *)fd, "defg", 4);
+	return NULL;
+}
+
+/* A call that has moved bytes already is not resumed: it tells how many. */
+static void interrupted_in_the_middle(void)
+{
+	struct sigaction action = { .sa_handler = count_signal, .sa_flags = SA_RESTART }, old;
+	static char much[16 << 20];
+	struct pair p = pair_open();
+	pthread_t other;
+	char b[8];
+	ssize_t n, got;
+
+	to_signal = pthread_self();
+	check(sigaction(SIGUSR1, &action, &old) == 0);
+	for (int peek = MSG_PEEK;; peek = 0) {
+		check(pthread_create(&other, NULL, write_some_and_signal, &p.client) == 0);
+		check(recv(p.server, b, 7, MSG_WAITALL | peek) == 3 && memcmp(b, "abc", 3) == 0);
+		check(pthread_join(other, NULL) == 0);
+		if (!peek)
+			break;
+		read_all(p.server, b, 7);
+	}
+	read_all(p.server, b, 4);
+	check(pthread_create(&other, NULL, signal_soon, &to_signal) == 0);
+	n = wrote(write(p.client, much, sizeof(much)));
+	check(n > 0 && n < (ssize_t)sizeof(much) && pthread_join(other, NULL) == 0);
+	for (got = 0; got < n;) {
+		ssize_t one = read(p.server, much, sizeof(much));
+
+		check(one > 0);
+		got += one;
+	}
 	check(sigaction(SIGUSR1, &old, NULL) == 0);
 	pair_close(p);
 }
@@ -258,6 +306,68 @@ static void files(void)
 	check(splice(p.server, NULL, pipes[1], NULL, 100, SPLICE_F_NONBLOCK) == -1 && errno == EAGAIN);
 	check(close(pipes[0]) == 0 && close(pipes[1]) == 0 && close(fd) == 0);
 	free(b);
+	pair_close(p);
+}
+
+static void *splice_there(void *fds)
+{
+	const int *fd = fds;
+
+	return (void *)wrote(splice(fd[0], NULL, fd[1], NULL, 100, 0));
+}
+
+/* The smallest stack that a thread can have, and nothing below it. */
+static void splice_on_a_small_stack(void)
+{
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+	struct pair p = pair_open();
+	int pipes[2], fds[2];
+	pthread_attr_t small;
+	pthread_t thread;
+	void *n;
+
+	check(pipe(pipes) == 0 && write(pipes[1], "through", 7) == 7);
+	fds[0] = pipes[0], fds[1] = p.client;
+	check(pthread_attr_init(&small) == 0 && pthread_attr_setstacksize(&small, 16384) == 0 && pthread_attr_setguardsize(&small, 1 << 20) == 0);
+	check(pthread_create(&thread, &small, splice_there, fds) == 0 && pthread_join(thread, &n) == 0 && n == (void *)7);
+	wants(p.server, "through");
+	check(close(pipes[0]) == 0 && close(pipes[1]) == 0);
+	pair_close(p);
+#endif
+}
+
+/* What sendfile refuses, it refuses with the kernel's errors: by EINVAL programs know that they have to copy. */
+static void not_a_file(void)
+{
+	struct pair p = pair_open();
+	int pipes[2], directory = open("/", O_RDONLY), file = open("/proc/self/exe", O_RDONLY);
+	off_t before = -1;
+
+	check(pipe(pipes) == 0 && directory >= 0 && file >= 0);
+	check(sendfile(p.client, pipes[0], NULL, 10) == -1 && errno == EINVAL);
+	check(sendfile(p.client, directory, NULL, 10) == -1 && errno == EINVAL);
+	check(sendfile(p.client, p.server, NULL, 10) == -1 && errno == EINVAL);
+	check(sendfile(p.client, file, &before, 10) == -1 && errno == EINVAL && before == -1);
+	check(sendfile(p.client, -1, NULL, 10) == -1 && errno == EBADF);
+	check(close(pipes[0]) == 0 && close(pipes[1]) == 0 && close(directory) == 0 && close(file) == 0);
+	pair_close(p);
+}
+
+/* Calls that are none of a connection's. */
+static void not_a_listener(void)
+{
+	struct pair p = pair_open();
+	struct epoll_event event = { .events = EPOLLIN };
+	int set = epoll_create1(0), error;
+	socklen_t negative = (socklen_t)-1;
+
+	check(accept(p.client, NULL, NULL) == -1 && errno == EINVAL);
+	check(accept4(p.server, NULL, NULL, 0) == -1 && errno == EINVAL);
+	check(getsockopt(p.client, SOL_SOCKET, SO_ERROR, &error, &negative) == -1 && errno == EINVAL);
+	check(epoll_ctl(set, EPOLL_CTL_ADD, p.client, &event) == 0);
+	check(epoll_ctl(set, 9, p.client, &event) == -1 && errno == EINVAL);
+	check(wrote(write(p.server, "x", 1)) == 1 && epoll_wait(set, &event, 1, 1000) == 1);
+	check(close(set) == 0);
 	pair_close(p);
 }
 
@@ -413,6 +523,10 @@ void test_calls(void)
 	RUN(ends);
 	RUN(broken_pipe);
 	RUN(interrupted);
+	RUN(interrupted_in_the_middle);
+	RUN(splice_on_a_small_stack);
+	RUN(not_a_file);
+	RUN(not_a_listener);
 	RUN(files);
 	RUN(splice_never_waits);
 	RUN(splice_takes_nothing_in_vain);

@@ -36,7 +36,7 @@ static void nonblocking_connect(void)
 	check(getsockname(listener, (struct sockaddr *)&a, &size) == 0);
 	check(connect(client, (struct sockaddr *)&a, size) == -1 && errno == EINPROGRESS);
 	check(poll(&p, 1, 5000) == 1 && p.revents == POLLOUT && so_error(client) == 0);
-	check(connect(client, (struct sockaddr *)&a, size) == 0 || errno == EISCONN);
+	check(connect(client, (struct sockaddr *)&a, size) == 0);
 	check(connect(client, (struct sockaddr *)&a, size) == -1 && errno == EISCONN);
 	check(fcntl(listener, F_SETFL, O_NONBLOCK) == 0);
 	server = accept(listener, NULL, NULL);
@@ -416,8 +416,76 @@ static void set_copied(void)
 	}
 }
 
+static void asked_wrongly(void)
+{
+	struct pair p = pair_open();
+	int set = epoll_create1(0);
+	struct epoll_event event = { .events = EPOLLIN };
+
+	check(epoll_ctl(set, EPOLL_CTL_ADD, p.server, &event) == 0 && epoll_ctl(set, EPOLL_CTL_ADD, p.server, &event) == -1 && errno == EEXIST);
+	check(epoll_ctl(set, 17, p.server, &event) == -1 && errno == EINVAL);
+	check(epoll_wait(set, &event, 0, 0) == -1 && errno == EINVAL);
+	check(epoll_ctl(p.client, EPOLL_CTL_ADD, p.server, &event) == -1 && errno == EINVAL);
+	write_all(p.client, "x", 1);
+	check(epoll_wait(set, &event, 1, 10000) == 1);
+	check(epoll_ctl(set, EPOLL_CTL_DEL, p.server, NULL) == 0 && epoll_ctl(set, EPOLL_CTL_DEL, p.server, NULL) == -1 && errno == ENOENT);
+	check(close(set) == 0);
+	pair_close(p);
+}
+
+/* The end is told once: a close after it sends nothing. */
+static void ends_once(uint32_t events)
+{
+	struct pair p = pair_open();
+	int set = epoll_of(p.server, events | EPOLLET);
+
+	check(event(set, 0) == (events & EPOLLOUT));
+	check(shutdown(p.client, SHUT_WR) == 0 && event(set, 5000) == events && event(set, 20) == 0);
+	check(close(p.client) == 0 && event(set, 100) == 0);
+	check(epoll_ctl(set, EPOLL_CTL_MOD, p.server, &(struct epoll_event){ events | EPOLLET, { .u64 = 0x1234567800000000u } }) == 0);
+	check(event(set, 0) == events && event(set, 0) == 0);
+	check(close(set) == 0 && close(p.server) == 0);
+}
+
+static void edge_of_the_end(void)
+{
+	ends_once(EPOLLIN);
+	ends_once(EPOLLIN | EPOLLRDHUP);
+	ends_once(EPOLLIN | EPOLLOUT | EPOLLRDHUP);
+}
+
+static int control(int set, int op, int fd, uint32_t events)
+{
+	struct epoll_event e = { .events = events };
+
+	return epoll_ctl(set, op, fd, &e) == 0 ? 0 : errno;
+}
+
+static void exclusive(void)
+{
+	struct pair p = pair_open();
+	int set = epoll_create1(EPOLL_CLOEXEC);
+	struct epoll_event *none = NULL;
+
+	check(epoll_ctl(set, EPOLL_CTL_ADD, p.server, none) == -1 && errno == EFAULT);
+	check(epoll_ctl(set, EPOLL_CTL_MOD, p.server, none) == -1 && errno == EFAULT);
+	check(control(set, EPOLL_CTL_ADD, p.server, EPOLLIN | EPOLLEXCLUSIVE | EPOLLONESHOT) == EINVAL);
+	check(control(set, EPOLL_CTL_ADD, p.server, EPOLLIN | EPOLLEXCLUSIVE | EPOLLRDHUP) == EINVAL);
+	check(control(set, EPOLL_CTL_ADD, p.server, EPOLLIN | EPOLLEXCLUSIVE) == 0);
+	check(control(set, EPOLL_CTL_ADD, p.server, EPOLLIN) == EEXIST);
+	check(control(set, EPOLL_CTL_MOD, p.server, EPOLLIN) == EINVAL);
+	check(control(set, EPOLL_CTL_ADD, p.client, EPOLLIN) == 0);
+	check(control(set, EPOLL_CTL_MOD, p.client, EPOLLIN | EPOLLEXCLUSIVE) == EINVAL);
+	check(control(set, EPOLL_CTL_ADD, set, EPOLLIN) == EINVAL);
+	check(close(set) == 0);
+	pair_close(p);
+}
+
 void test_events(void)
 {
+	RUN(edge_of_the_end);
+	RUN(exclusive);
+	RUN(asked_wrongly);
 	RUN(set_copied);
 	RUN(nonblocking_connect);
 	RUN(refused);

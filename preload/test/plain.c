@@ -330,6 +330,28 @@ static void peeked_at_places(void)
 	datagrams();
 }
 
+/* Whoever of two looks for it is told, also when the first one has let go of it. */
+static void connected_in_two_sets(void)
+{
+	for (int both = 0; both < 2; both++) {
+		int l = listen_any(), first = epoll_create1(0), second = epoll_create1(0), client = socket(family, SOCK_STREAM, 0), server;
+		struct epoll_event event = { .events = EPOLLIN, .data.u64 = 1 };
+
+		check(epoll_ctl(first, EPOLL_CTL_ADD, client, &event) == 0);
+		event.data.u64 = 2;
+		check(epoll_ctl(second, EPOLL_CTL_ADD, client, &event) == 0);
+		check(both || epoll_ctl(first, EPOLL_CTL_DEL, client, NULL) == 0);
+		check(connect_socket(client, l) == 0);
+		server = accept_one(l);
+		says(server, "x");
+		check(epoll_wait(second, &event, 1, 10000) == 1 && event.events == EPOLLIN && event.data.u64 == 2);
+		check(epoll_wait(first, &event, 1, 0) == both && (!both || event.data.u64 == 1));
+		check(epoll_ctl(second, 17, client, &event) == -1 && errno == EINVAL);
+		wants(client, "x");
+		check(close(client) == 0 && close(server) == 0 && close(first) == 0 && close(second) == 0 && close(l) == 0);
+	}
+}
+
 void test_plain(void)
 {
 	RUN(one_after_the_other);
@@ -342,4 +364,5 @@ void test_plain(void)
 	RUN(connected_in_a_set);
 	RUN(closed_beside_fork);
 	RUN(peeked_at_places);
+	RUN(connected_in_two_sets);
 }
