@@ -65,43 +65,53 @@ func (s *spinner) missed() {
 // as long as the last sleep did; and the peer, which finds this side awake for once, watches as well.
 type watcher struct {
 	spinner
-	hint   spinner       // whether it pays to watch since the peer was awake
-	hinted bool          // that is why there are rounds this time
-	slept  time.Duration // the last sleep
+	slept time.Duration // the last sleep
+
+	hint   spinner // whether it pays to watch since the peer was awake
+	hinted bool    // that is why there are rounds this time
+	found  bool    // the last trial lasted until the peer was awake: what it says next may come at once
+	extra  bool    // that, or the hint, is why there are rounds
 }
 
 // next returns how many rounds to watch before the next sleep. awake says that the peer needed no wake-up for what it was told last.
 func (w *watcher) next(awake bool) (rounds int) {
+	found := w.found
+	w.hinted, w.found, w.extra = false, false, false
 	isTrial := w.rounds == 0 && w.gap > 0
 	rounds = w.spinner.next(mostWatches)
-	w.hinted = rounds == 0 && awake && w.hint.next(1) > 0
-	switch {
-	case w.hinted:
-		return mostWatches
-	case rounds > 0 && isTrial && w.slept < longestTrial:
+	if rounds > 0 && isTrial && w.slept < longestTrial {
 		return max(rounds, int(w.slept/watchTime))
+	}
+	if rounds == 0 {
+		w.hinted = awake && w.hint.next(1) > 0
+		w.extra = w.hinted || found
+	}
+	if w.extra {
+		return mostWatches
 	}
 	return rounds
 }
 
-// met says that news came in a round. A trial that ends late has shown the peer that this side is awake, and nothing else.
+// met says that news came in a round.
 func (w *watcher) met(round int) {
-	gap := w.gap
-	w.spinner.met(round, mostWatches)
+	if round >= mostWatches {
+		w.found = true
+		w.spinner.missed()
+		return
+	}
 	if w.hinted {
 		w.hint.met(0, 1)
 	}
-	if round >= 2*mostWatches {
-		w.gap = min(2*gap, mostGap)
-	}
+	w.spinner.met(round, mostWatches)
 }
 
 func (w *watcher) missed() {
 	if w.hinted {
 		w.hint.missed()
-		return
 	}
-	w.spinner.missed()
+	if !w.extra {
+		w.spinner.missed()
+	}
 }
 
 const (
