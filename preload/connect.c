@@ -176,7 +176,7 @@ static int connect_again(struct sock *s, int fd, const struct sockaddr *to, sock
 		return -1;
 	}
 	atomic_store(&s->shared->told, true);
-	if (!atomic_exchange(&s->shared->returned, true))
+	if (s->shared->client && !atomic_exchange(&s->shared->returned, true))
 		return 0; /* the end of a connect that did not wait, once */
 	errno = EISCONN;
 	return -1;

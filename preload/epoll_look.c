@@ -84,12 +84,14 @@ static uint32_t look_at(struct item *it)
 	} else if (!(it->events & EPOLLET)) {
 		set_queue(it);
 	} else if (smc) {
-		if (ready == it->told && nothing_since_end(it, &before))
-			return 0;
+		bool again = ready == it->told && nothing_since_end(it, &before);
+
 		it->told = ready;
-		announce_item(it);
+		announce_item(it); /* in any case: the peer's signal may have taken the last announcement back */
 		if (has_moved(it, ready))
 			set_queue(it);
+		if (again)
+			return 0;
 	}
 	return ready;
 }

@@ -41,6 +41,7 @@ static void nonblocking_connect(void)
 	check(fcntl(listener, F_SETFL, O_NONBLOCK) == 0);
 	server = accept(listener, NULL, NULL);
 	check(server >= 0 && accept(listener, NULL, NULL) == -1 && errno == EAGAIN);
+	check(connect(server, (struct sockaddr *)&a, size) == -1 && errno == EISCONN);
 	check(poll(&p, 1, 5000) == 1 && p.revents == POLLOUT);
 	check(wrote(write(client, "ping", 4)) == 4);
 	read_all(server, b, 4);
@@ -447,6 +448,33 @@ static void ends_once(uint32_t events)
 	check(close(set) == 0 && close(p.server) == 0);
 }
 
+/* After the peer's end has been told there is news still: room to write. */
+static void room_after_the_end(void)
+{
+	struct pair p = pair_open();
+	int set = epoll_of(p.server, EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET), happened;
+	static char b[1 << 16];
+	struct timeval soon = { 0, 100000 };
+	ssize_t n;
+
+	check(event(set, 5000) == EPOLLOUT && shutdown(p.client, SHUT_WR) == 0);
+	check(event(set, 5000) == (EPOLLIN | EPOLLOUT | EPOLLRDHUP));
+	check(setsockopt(p.server, SOL_SOCKET, SO_SNDTIMEO, &soon, sizeof(soon)) == 0);
+	for (int turn = 0; turn < 2; turn++) { /* in the second one its wait ends beside what was told already */
+		while (wrote(write(p.server, b, sizeof(b))) > 0)
+			;
+		check(errno == EAGAIN);
+		while (event(set, 0) != 0)
+			;
+	}
+	while ((n = recv(p.client, b, sizeof(b), MSG_DONTWAIT)) > 0)
+		;
+	check(n == -1 && errno == EAGAIN);
+	happened = event(set, 5000);
+	check(happened & EPOLLOUT);
+	check(close(set) == 0 && close(p.server) == 0 && close(p.client) == 0);
+}
+
 static void edge_of_the_end(void)
 {
 	ends_once(EPOLLIN);
@@ -484,6 +512,7 @@ static void exclusive(void)
 void test_events(void)
 {
 	RUN(edge_of_the_end);
+	RUN(room_after_the_end);
 	RUN(exclusive);
 	RUN(asked_wrongly);
 	RUN(set_copied);
