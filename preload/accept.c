@@ -225,9 +225,9 @@ static HOT int accept_with(int fd, struct sockaddr *from, socklen_t *size, int f
 		int made, saved;
 		bool kept;
 
-		if (listener != NULL && sock_kind(listener) != SOCK_LISTENER) { /* the kernel refuses it, at once */
+		if (listener != NULL && sock_kind(listener) != SOCK_LISTENER) { /* for the kernel to refuse */
 			sock_put(listener);
-			return real()->accept4(fd, from, size, flags);
+			listener = NULL;
 		}
 		if (listener == NULL)
 			listener = adopt(fd);

@@ -170,25 +170,32 @@ APART static bool odd(int flags, ssize_t *result)
 	return true;
 }
 
-APART static bool receive(int fd, const struct iovec *iov, int n, int flags, ssize_t *result)
+/* Waits for a byte, and leaves it. */
+static bool await_any(int fd, int flags, ssize_t *result)
+{
+	char b;
+	bool moved = move_one(fd, READS, &b, 1, (flags & ~MSG_WAITALL) | MSG_PEEK, result);
+
+	if (moved && *result > 0)
+		*result = 0;
+	return moved;
+}
+
+/* TCP throws away what is received with MSG_TRUNC. Threads with small stacks do not come here. */
+APART static bool throw_away(int fd, size_t n, int flags, ssize_t *result)
 {
 	char waste[16384];
-	struct iovec away = { waste, sizeof(waste) };
 
+	return move_one(fd, READS, waste, n < sizeof(waste) ? n : sizeof(waste), flags, result);
+}
+
+APART static bool receive(int fd, const struct iovec *iov, int n, int flags, ssize_t *result)
+{
 	if (odd(flags, result))
 		return true;
-	if (holds_nothing(iov, n)) { /* it waits for a byte, and leaves it */
-		away.iov_len = 1;
-		if (!move(fd, READS, &away, 1, (flags & ~MSG_WAITALL) | MSG_PEEK, result))
-			return false;
-		*result = *result > 0 ? 0 : *result;
-		return true;
-	}
-	if (!(flags & MSG_TRUNC))
-		return move(fd, READS, iov, n, flags, result);
-	if (n > 0 && iov[0].iov_len < away.iov_len) /* TCP throws away what is received so */
-		away.iov_len = iov[0].iov_len;
-	return move(fd, READS, &away, 1, flags, result);
+	if (holds_nothing(iov, n))
+		return await_any(fd, flags, result);
+	return flags & MSG_TRUNC ? throw_away(fd, iov[0].iov_len, flags, result) : move(fd, READS, iov, n, flags, result);
 }
 
 EXPORT ssize_t recvfrom(int fd, void *b, size_t n, int flags, struct sockaddr *from, socklen_t *size)

@@ -177,7 +177,7 @@ static ssize_t splice_out(struct sock *s, int fd, int pipe, size_t n, unsigned i
 }
 
 /* Like the first write to a peer that has closed: what the pipe has is taken and lost, or nothing, with the error. */
-static __attribute__((noinline)) ssize_t splice_away(struct sock *s, size_t n, struct pipe_end *from)
+APART static ssize_t splice_away(struct sock *s, size_t n, struct pipe_end *from)
 {
 	char waste[16384];
 	struct iovec iov = { waste, n < sizeof(waste) ? n : sizeof(waste) };

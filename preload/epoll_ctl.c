@@ -23,6 +23,8 @@ static int refused(int op, const struct epoll_event *event)
 		return 0;
 	if (event == NULL)
 		return EFAULT;
+	if (op != EPOLL_CTL_ADD && op != EPOLL_CTL_MOD)
+		return EINVAL;
 	if (!(event->events & EPOLLEXCLUSIVE))
 		return 0;
 	return op == EPOLL_CTL_MOD || (event->events & ~exclusive) != 0 ? EINVAL : 0;
@@ -63,8 +65,7 @@ static int take_out(struct set *set, struct sock *s, int fd)
 
 static int change(int epfd, int op, int fd, struct epoll_event *event, struct sock *s)
 {
-	bool known = op == EPOLL_CTL_ADD || op == EPOLL_CTL_MOD || op == EPOLL_CTL_DEL;
-	struct set *set = !known ? NULL : op == EPOLL_CTL_ADD ? set_make(epfd) : set_get(epfd);
+	struct set *set = op == EPOLL_CTL_ADD ? set_make(epfd) : set_get(epfd);
 	int result, error;
 
 	if (set == NULL)
@@ -88,23 +89,19 @@ static int change(int epfd, int op, int fd, struct epoll_event *event, struct so
 	return result;
 }
 
-/* One that is in two sets before it is a connection stays on TCP: of one alone is known what it asks for. */
-static void remember_second(int first, int epfd, int op, int fd)
-{
-	if (op == EPOLL_CTL_ADD && first != epfd && epoll_knows(first))
-		(void)plain_spread(fd, NOTE_SHARED);
-}
-
-/* Plain stores: event loops of TCP connections call epoll_ctl as often as read, and a locked one would be dearer than all the rest here. */
+/*
+ * What is in two sets before it is a connection stays on TCP: of the last one alone is known what it asks for. Plain stores: event loops of TCP
+ * connections call epoll_ctl as often as read, and a locked one would be dearer than all the rest here.
+ */
 static void remember(int epfd, int op, int fd, const struct epoll_event *event)
 {
 	struct registration *r = &registered[fd];
 	int before = atomic_load_explicit(&r->epfd, memory_order_relaxed);
 
-	if (before != 0 && before != epfd + 1) {
-		remember_second(before - 1, epfd, op, fd);
+	if (before != 0 && before != epfd + 1 && set_is_another(before - 1, epfd)) {
 		if (op != EPOLL_CTL_ADD)
 			return;
+		(void)plain_spread(fd, NOTE_SHARED);
 	}
 	if (op != EPOLL_CTL_DEL)
 		r->event = *event;

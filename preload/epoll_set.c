@@ -216,6 +216,16 @@ void epoll_copied(int from, int to)
 	lock_release(&sets_lock);
 }
 
+bool set_is_another(int one, int epfd)
+{
+	struct set *set;
+
+	if ((unsigned int)one >= TABLE_SIZE || (unsigned int)epfd >= TABLE_SIZE)
+		return true; /* of these nothing is known */
+	set = atomic_load(&sets[one]);
+	return set != NULL ? set != atomic_load(&sets[epfd]) : atomic_load(&made[one]);
+}
+
 static int other_number(const struct set *set)
 {
 	int fd = 0;

@@ -86,6 +86,9 @@ void set_end(struct set *set);
 /* The same as set_get, made if need be; NULL: no memory, or no set. */
 struct set *set_make(int epfd);
 
+/* Whether there is a set of a number, and not that of another number, too. */
+bool set_is_another(int one, int epfd);
+
 /* epoll_ctl with data of the library's own. */
 int set_control(int epfd, int op, int fd, uint32_t events, uint64_t data);
 

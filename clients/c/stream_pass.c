@@ -45,7 +45,7 @@ ssize_t stream_drain(struct stream *s, size_t most, stream_mover *sink, void *co
 }
 
 /* Without a mapping of the peer's ring they go through a copy, a small one: threads with small stacks splice, too. */
-static __attribute__((noinline)) ssize_t copy_over(struct stream *s, size_t most, stream_mover *source, void *context)
+APART static ssize_t copy_over(struct stream *s, size_t most, stream_mover *source, void *context)
 {
 	unsigned char copy[4096];
 	struct iovec iov = { copy, most < sizeof(copy) ? most : sizeof(copy) };

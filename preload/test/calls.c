@@ -7,12 +7,9 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
-#include <stdlib.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/epoll.h>
 #include <sys/ioctl.h>
-#include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <time.h>
@@ -151,14 +148,6 @@ static void ends(void)
 	check(close(p.server) == 0);
 }
 
-static volatile sig_atomic_t signals;
-
-static void count_signal(int n)
-{
-	(void)n;
-	signals++;
-}
-
 static void broken_pipe(void)
 {
 	struct sigaction action = { .sa_handler = count_signal }, old;
@@ -170,15 +159,6 @@ static void broken_pipe(void)
 	check(write(p.client, "x", 1) == -1 && errno == EPIPE && signals == 1);
 	check(sigaction(SIGPIPE, &old, NULL) == 0);
 	pair_close(p);
-}
-
-static void *signal_soon(void *thread)
-{
-	for (int i = 0; i < 20; i++) {
-		usleep(20000);
-		pthread_kill(*(pthread_t *)thread, SIGUSR1);
-	}
-	return NULL;
 }
 
 static pthread_t to_signal;
@@ -198,7 +178,7 @@ static void interrupted(void)
 	char b;
 
 	check(sigaction(SIGUSR1, &action, &old) == 0);
-	check(pthread_create(&other, NULL, signal_soon, &self) == 0);
+	check(pthread_create(&other, NULL, signal_again, &self) == 0);
 	check(read(p.server, &b, 1) == -1 && errno == EINTR);
 	action.sa_flags = SA_RESTART;
 	check(sigaction(SIGUSR1, &action, NULL) == 0);
@@ -228,7 +208,7 @@ static void interrupted_in_the_middle(void)
 	struct pair p = pair_open();
 	pthread_t other;
 	char b[8];
-	ssize_t n, got;
+	ssize_t n;
 
 	to_signal = pthread_self();
 	check(sigaction(SIGUSR1, &action, &old) == 0);
@@ -241,118 +221,11 @@ static void interrupted_in_the_middle(void)
 		read_all(p.server, b, 7);
 	}
 	read_all(p.server, b, 4);
-	check(pthread_create(&other, NULL, signal_soon, &to_signal) == 0);
+	check(pthread_create(&other, NULL, signal_again, &to_signal) == 0);
 	n = wrote(write(p.client, much, sizeof(much)));
 	check(n > 0 && n < (ssize_t)sizeof(much) && pthread_join(other, NULL) == 0);
-	for (got = 0; got < n;) {
-		ssize_t one = read(p.server, much, sizeof(much));
-
-		check(one > 0);
-		got += one;
-	}
+	read_all(p.server, much, (size_t)n);
 	check(sigaction(SIGUSR1, &old, NULL) == 0);
-	pair_close(p);
-}
-
-/* ---- files and pipes ---- */
-
-enum { FILE_SIZE = 300000 };
-
-static void *drain(void *fd)
-{
-	char *b = malloc(FILE_SIZE);
-
-	read_all(*(int *)fd, b, FILE_SIZE);
-	return b;
-}
-
-static void files(void)
-{
-	struct pair p = pair_open();
-	char name[] = "/tmp/smc-run-test-XXXXXX", *b = malloc(FILE_SIZE);
-	int fd = mkstemp(name), pipes[2];
-	void *got;
-	pthread_t reader;
-	off_t at = 0;
-
-	check(fd >= 0 && unlink(name) == 0 && pipe(pipes) == 0);
-	for (int i = 0; i < FILE_SIZE; i++)
-		b[i] = (char)(i * 7 + i / 251);
-	check(write(fd, b, FILE_SIZE) == FILE_SIZE && lseek(fd, 0, SEEK_SET) == 0);
-
-	check(pthread_create(&reader, NULL, drain, &p.server) == 0);
-	while (at < FILE_SIZE)
-		check(wrote(sendfile(p.client, fd, &at, (size_t)(FILE_SIZE - at))) > 0);
-	check(lseek(fd, 0, SEEK_CUR) == 0);
-	check(pthread_join(reader, &got) == 0 && memcmp(got, b, FILE_SIZE) == 0);
-	free(got);
-
-	check(pthread_create(&reader, NULL, drain, &p.server) == 0);
-	for (ssize_t n = 0; n < FILE_SIZE;) {
-		ssize_t one = wrote(sendfile(p.client, fd, NULL, 100000));
-
-		check(one > 0);
-		n += one;
-	}
-	check(lseek(fd, 0, SEEK_CUR) == FILE_SIZE && sendfile(p.client, fd, NULL, 1) == 0);
-	check(pthread_join(reader, &got) == 0 && memcmp(got, b, FILE_SIZE) == 0);
-	free(got);
-
-	check(write(pipes[1], "through", 7) == 7);
-	check(wrote(splice(pipes[0], NULL, p.client, NULL, 100, 0)) == 7);
-	check(splice(p.server, NULL, pipes[1], NULL, 100, 0) == 7);
-	check(read(pipes[0], b, 100) == 7 && memcmp(b, "through", 7) == 0);
-	check(fcntl(p.server, F_SETFL, O_NONBLOCK) == 0);
-	check(splice(p.server, NULL, pipes[1], NULL, 100, SPLICE_F_NONBLOCK) == -1 && errno == EAGAIN);
-	check(close(pipes[0]) == 0 && close(pipes[1]) == 0 && close(fd) == 0);
-	free(b);
-	pair_close(p);
-}
-
-static void *splice_there(void *fds)
-{
-	const int *fd = fds;
-
-	return (void *)wrote(splice(fd[0], NULL, fd[1], NULL, 100, 0));
-}
-
-/* The smallest stack that a thread can have, and nothing below it; a sanitizer's frames do not fit there. */
-static void splice_on_a_small_stack(void)
-{
-#ifdef SANITIZED
-	enum { STACK = 1 << 20 };
-#else
-	enum { STACK = 16384 };
-#endif
-	struct pair p = pair_open();
-	int pipes[2], fds[2];
-	pthread_attr_t small;
-	pthread_t thread;
-	void *n;
-
-	check(pipe(pipes) == 0 && write(pipes[1], "through", 7) == 7);
-	fds[0] = pipes[0], fds[1] = p.client;
-	check(pthread_attr_init(&small) == 0 && pthread_attr_setstacksize(&small, STACK) == 0 && pthread_attr_setguardsize(&small, 1 << 20) == 0);
-	check(pthread_create(&thread, &small, splice_there, fds) == 0 && pthread_join(thread, &n) == 0 && n == (void *)7);
-	wants(p.server, "through");
-	check(close(pipes[0]) == 0 && close(pipes[1]) == 0);
-	pair_close(p);
-}
-
-/* What sendfile refuses, it refuses with the kernel's errors: by EINVAL programs know that they have to copy. */
-static void not_a_file(void)
-{
-	struct pair p = pair_open();
-	int pipes[2], directory = open("/", O_RDONLY), file = open("/proc/self/exe", O_RDONLY);
-	off_t before = -1;
-
-	check(pipe(pipes) == 0 && directory >= 0 && file >= 0);
-	check(sendfile(p.client, pipes[0], NULL, 10) == -1 && errno == EINVAL);
-	check(sendfile(p.client, directory, NULL, 10) == -1 && errno == EINVAL);
-	check(sendfile(p.client, p.server, NULL, 10) == -1 && errno == EINVAL);
-	check(sendfile(p.client, file, &before, 10) == -1 && errno == EINVAL && before == -1);
-	check(sendfile(p.client, -1, NULL, 10) == -1 && errno == EBADF);
-	check(close(pipes[0]) == 0 && close(pipes[1]) == 0 && close(directory) == 0 && close(file) == 0);
 	pair_close(p);
 }
 
@@ -360,87 +233,12 @@ static void not_a_file(void)
 static void not_a_listener(void)
 {
 	struct pair p = pair_open();
-	struct epoll_event event = { .events = EPOLLIN };
-	int set = epoll_create1(0), error;
+	int error;
 	socklen_t negative = (socklen_t)-1;
 
 	check(accept(p.client, NULL, NULL) == -1 && errno == EINVAL);
 	check(accept4(p.server, NULL, NULL, 0) == -1 && errno == EINVAL);
 	check(getsockopt(p.client, SOL_SOCKET, SO_ERROR, &error, &negative) == -1 && errno == EINVAL);
-	check(epoll_ctl(set, EPOLL_CTL_ADD, p.client, &event) == 0);
-	check(epoll_ctl(set, 9, p.client, &event) == -1 && errno == EINVAL);
-	check(wrote(write(p.server, "x", 1)) == 1 && epoll_wait(set, &event, 1, 1000) == 1);
-	check(close(set) == 0);
-	pair_close(p);
-}
-
-/* A pipe that is nearly full, and one that is empty, both blocking: with SPLICE_F_NONBLOCK nobody waits for who would empty or fill it. */
-static void splice_never_waits(void)
-{
-	enum { BEFORE = 60000, SENT = 20000 };
-	struct pair p = pair_open();
-	char *b = malloc(BEFORE + SENT), *got = malloc(BEFORE);
-	ssize_t moved, at = 0;
-	int pipes[2];
-
-	for (int i = 0; i < BEFORE + SENT; i++)
-		b[i] = (char)(i * 7 + i / 251);
-	check(pipe(pipes) == 0);
-	check(splice(pipes[0], NULL, p.client, NULL, 100, SPLICE_F_NONBLOCK) == -1 && errno == EAGAIN);
-	check(write(pipes[1], b, BEFORE) == BEFORE);
-	check(wrote(write(p.client, b + BEFORE, SENT)) == SENT);
-	check(splice(p.server, NULL, p.client, NULL, 100, 0) == -1 && errno == EINVAL);
-	check(fcntl(p.server, F_SETFL, O_NONBLOCK) == 0);
-	while (at < BEFORE + SENT) {
-		while (splice(p.server, NULL, pipes[1], NULL, SENT, SPLICE_F_NONBLOCK) > 0)
-			;
-		check(errno == EAGAIN);
-		moved = read(pipes[0], got, BEFORE);
-		check(moved > 0 && memcmp(got, b + at, (size_t)moved) == 0);
-		at += moved;
-	}
-	check(close(pipes[0]) == 0 && close(pipes[1]) == 0);
-	free(b);
-	free(got);
-	pair_close(p);
-}
-
-/* What a splice could not write stays in the pipe, whether it may not wait, has waited for too long, or was interrupted. */
-static void splice_takes_nothing_in_vain(void)
-{
-	struct sigaction action = { .sa_handler = count_signal }, old;
-	struct timeval limit = { 0, 50000 }, none = { 0 };
-	struct pair p = pair_open();
-	pthread_t self = pthread_self(), other;
-	char *b = calloc(1, FILE_SIZE);
-	long long filled = 0;
-	int pipes[2], held;
-	ssize_t n;
-
-	check(pipe(pipes) == 0 && write(pipes[1], "piped", 5) == 5);
-	check(setsockopt(p.client, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit)) == 0);
-	while ((n = wrote(write(p.client, b, FILE_SIZE))) > 0)
-		filled += n;
-	check(errno == EAGAIN);
-	check(splice(pipes[0], NULL, p.client, NULL, 100, 0) == -1 && errno == EAGAIN);
-	check(setsockopt(p.client, SOL_SOCKET, SO_SNDTIMEO, &none, sizeof(none)) == 0);
-	check(sigaction(SIGUSR1, &action, &old) == 0);
-	check(pthread_create(&other, NULL, signal_soon, &self) == 0);
-	check(splice(pipes[0], NULL, p.client, NULL, 100, 0) == -1 && errno == EINTR);
-	check(pthread_join(other, NULL) == 0 && sigaction(SIGUSR1, &old, NULL) == 0);
-	check(fcntl(p.client, F_SETFL, O_NONBLOCK) == 0);
-	check(splice(pipes[0], NULL, p.client, NULL, 100, 0) == -1 && errno == EAGAIN);
-	check(ioctl(pipes[0], FIONREAD, &held) == 0 && held == 5);
-	check(fcntl(p.client, F_SETFL, 0) == 0);
-	while (filled > 0) {
-		n = read(p.server, b, filled < FILE_SIZE ? (size_t)filled : FILE_SIZE);
-		check(n > 0);
-		filled -= n;
-	}
-	check(wrote(splice(pipes[0], NULL, p.client, NULL, 100, 0)) == 5);
-	wants(p.server, "piped");
-	check(close(pipes[0]) == 0 && close(pipes[1]) == 0);
-	free(b);
 	pair_close(p);
 }
 
@@ -527,12 +325,7 @@ void test_calls(void)
 	RUN(broken_pipe);
 	RUN(interrupted);
 	RUN(interrupted_in_the_middle);
-	RUN(splice_on_a_small_stack);
-	RUN(not_a_file);
 	RUN(not_a_listener);
-	RUN(files);
-	RUN(splice_never_waits);
-	RUN(splice_takes_nothing_in_vain);
 	RUN(writers);
 	RUN(shut_while_another_reads);
 	RUN(streams);

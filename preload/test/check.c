@@ -115,6 +115,23 @@ int lines_of_socket(ino_t inode)
 	return n;
 }
 
+volatile sig_atomic_t signals;
+
+void count_signal(int n)
+{
+	(void)n;
+	signals++;
+}
+
+void *signal_again(void *thread)
+{
+	for (int i = 0; i < 20; i++) {
+		usleep(20000);
+		pthread_kill(*(pthread_t *)thread, SIGUSR1);
+	}
+	return NULL;
+}
+
 void ended_well(pid_t child)
 {
 	int status = -1;
@@ -220,6 +237,7 @@ int main(int argc, char **argv)
 		test_races();
 		test_closed();
 		test_families();
+		test_files();
 		test_forms();
 		test_events();
 		test_waits();

@@ -6,6 +6,7 @@
 #ifndef CHECK_H
 #define CHECK_H
 
+#include <signal.h>
 #include <stddef.h>
 #include <sys/types.h>
 
@@ -61,6 +62,11 @@ int lines_of_socket(ino_t inode);
 /* A child's end. */
 void ended_well(pid_t child);
 
+/* A handler that counts; and a thread that signals another one (a pthread_t *) with SIGUSR1 again and again for a while. */
+extern volatile sig_atomic_t signals;
+void count_signal(int n);
+void *signal_again(void *thread);
+
 /* Runs a test and says so. */
 void run(const char *name, void (*test)(void));
 #define RUN(test) run(#test, test)
@@ -69,6 +75,7 @@ void test_calls(void);
 void test_races(void);
 void test_closed(void);
 void test_families(void);
+void test_files(void);
 void test_forms(void);
 void test_events(void);
 void test_waits(void);

@@ -15,14 +15,6 @@
 
 #include "check.h"
 
-static volatile sig_atomic_t signals;
-
-static void count_signal(int n)
-{
-	(void)n;
-	signals++;
-}
-
 /* ---- peers that go; what is left is one end ---- */
 
 /* Everything has been read. */

@@ -14,14 +14,6 @@
 
 #include "check.h"
 
-static volatile sig_atomic_t signals;
-
-static void count_signal(int n)
-{
-	(void)n;
-	signals++;
-}
-
 static void *write_soon(void *fd)
 {
 	usleep(100000);
