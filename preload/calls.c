@@ -24,8 +24,8 @@ ssize_t io_result(ssize_t n)
 
 enum direction { READS, WRITES };
 
-/* One call on a descriptor that the table has; false: it is the kernel's after all. */
-static bool move(int fd, enum direction way, const struct iovec *iov, int n, int flags, ssize_t *result)
+/* One call on a descriptor that the table has, or a part of one; false: it is the kernel's after all. */
+static bool move_part(int fd, enum direction way, const struct iovec *iov, int n, int flags, struct patience *p, ssize_t *result)
 {
 	struct sock *s = table_get(fd, false);
 	int ready;
@@ -45,14 +45,21 @@ static bool move(int fd, enum direction way, const struct iovec *iov, int n, int
 	else if (ready < 0)
 		*result = ready;
 	else if (way == READS)
-		*result = io_read(s, fd, iov, n, flags);
+		*result = io_read(s, fd, iov, n, flags, p);
 	else
-		*result = io_write(s, fd, iov, n, flags);
+		*result = io_write(s, fd, iov, n, flags, p);
 	if (ready == -EPIPE)
 		io_broken_pipe(flags);
 	*result = io_result(*result);
 	sock_put(s);
 	return true;
+}
+
+static bool move(int fd, enum direction way, const struct iovec *iov, int n, int flags, ssize_t *result)
+{
+	struct patience patience = patience_new();
+
+	return move_part(fd, way, iov, n, flags, &patience, result);
 }
 
 /* A list that the kernel refuses before it looks at the socket is left to it. */
@@ -171,10 +178,10 @@ APART static bool odd(int flags, ssize_t *result)
 }
 
 /* Waits for a byte, and leaves it. */
-static bool await_any(int fd, int flags, ssize_t *result)
+static bool await_any(int fd, int flags, struct patience *p, ssize_t *result)
 {
-	char b;
-	bool moved = move_one(fd, READS, &b, 1, (flags & ~MSG_WAITALL) | MSG_PEEK, result);
+	struct iovec iov = { &(char){ 0 }, 1 };
+	bool moved = move_part(fd, READS, &iov, 1, (flags & ~MSG_WAITALL) | MSG_PEEK, p, result);
 
 	if (moved && *result > 0)
 		*result = 0;
@@ -182,20 +189,28 @@ static bool await_any(int fd, int flags, ssize_t *result)
 }
 
 /* TCP throws away what is received with MSG_TRUNC. Threads with small stacks do not come here. */
-APART static bool throw_away(int fd, size_t n, int flags, ssize_t *result)
+APART static bool throw_away(int fd, size_t n, int flags, struct patience *p, ssize_t *result)
 {
 	char waste[16384];
+	struct iovec iov = { waste, n < sizeof(waste) ? n : sizeof(waste) };
 
-	return move_one(fd, READS, waste, n < sizeof(waste) ? n : sizeof(waste), flags, result);
+	return move_part(fd, READS, &iov, 1, flags, p, result);
 }
 
-APART static bool receive(int fd, const struct iovec *iov, int n, int flags, ssize_t *result)
+APART static bool receive_part(int fd, const struct iovec *iov, int n, int flags, struct patience *p, ssize_t *result)
 {
 	if (odd(flags, result))
 		return true;
 	if (holds_nothing(iov, n))
-		return await_any(fd, flags, result);
-	return flags & MSG_TRUNC ? throw_away(fd, iov[0].iov_len, flags, result) : move(fd, READS, iov, n, flags, result);
+		return await_any(fd, flags, p, result);
+	return flags & MSG_TRUNC ? throw_away(fd, iov[0].iov_len, flags, p, result) : move_part(fd, READS, iov, n, flags, p, result);
+}
+
+static bool receive(int fd, const struct iovec *iov, int n, int flags, ssize_t *result)
+{
+	struct patience patience = patience_new();
+
+	return receive_part(fd, iov, n, flags, &patience, result);
 }
 
 EXPORT ssize_t recvfrom(int fd, void *b, size_t n, int flags, struct sockaddr *from, socklen_t *size)
@@ -276,11 +291,11 @@ static bool has_come(int fd)
 	return true;
 }
 
-EXPORT ssize_t recvmsg(int fd, struct msghdr *m, int flags)
+static ssize_t receive_message(int fd, struct msghdr *m, int flags, struct patience *p)
 {
 	ssize_t result;
 
-	if (!table_moves(fd) || !is_list(m->msg_iov, (int)m->msg_iovlen) || !receive(fd, m->msg_iov, (int)m->msg_iovlen, flags, &result)) {
+	if (!table_moves(fd) || !is_list(m->msg_iov, (int)m->msg_iovlen) || !receive_part(fd, m->msg_iov, (int)m->msg_iovlen, flags, p, &result)) {
 		result = real()->recvmsg(fd, m, flags);
 		if (result >= 0)
 			(void)all_passed(m, has_come);
@@ -290,6 +305,13 @@ EXPORT ssize_t recvmsg(int fd, struct msghdr *m, int flags)
 	m->msg_controllen = 0;
 	m->msg_flags = 0;
 	return result;
+}
+
+EXPORT ssize_t recvmsg(int fd, struct msghdr *m, int flags)
+{
+	struct patience patience = patience_new();
+
+	return receive_message(fd, m, flags, &patience);
 }
 
 EXPORT HOT ssize_t send(int fd, const void *b, size_t n, int flags)
@@ -310,12 +332,12 @@ EXPORT ssize_t sendto(int fd, const void *b, size_t n, int flags, const struct s
 	return real()->sendto(fd, b, n, flags, to, size);
 }
 
-EXPORT ssize_t sendmsg(int fd, const struct msghdr *m, int flags)
+static ssize_t send_message(int fd, const struct msghdr *m, int flags, struct patience *p)
 {
 	ssize_t result;
 
 	if (table_moves(fd) && is_list(m->msg_iov, (int)m->msg_iovlen) &&
-	    (odd(flags, &result) || move(fd, WRITES, m->msg_iov, (int)m->msg_iovlen, flags, &result)))
+	    (odd(flags, &result) || move_part(fd, WRITES, m->msg_iov, (int)m->msg_iovlen, flags, p, &result)))
 		return result;
 	if (!all_passed(m, can_pass)) {
 		errno = EOPNOTSUPP;
@@ -324,8 +346,26 @@ EXPORT ssize_t sendmsg(int fd, const struct msghdr *m, int flags)
 	return real()->sendmsg(fd, m, flags);
 }
 
+EXPORT ssize_t sendmsg(int fd, const struct msghdr *m, int flags)
+{
+	struct patience patience = patience_new();
+
+	return send_message(fd, m, flags, &patience);
+}
+
+static size_t length(const struct msghdr *m)
+{
+	size_t n = 0;
+
+	for (int i = 0; i < (int)m->msg_iovlen; i++)
+		n += m->msg_iov[i].iov_len;
+	return n;
+}
+
+/* What follows one of which a part was sent is not. */
 EXPORT int sendmmsg(int fd, struct mmsghdr *m, unsigned int n, int flags)
 {
+	struct patience patience = patience_new();
 	unsigned int sent = 0;
 
 	if (!table_moves(fd)) {
@@ -333,12 +373,15 @@ EXPORT int sendmmsg(int fd, struct mmsghdr *m, unsigned int n, int flags)
 			sent++;
 		return sent == 0 && n > 0 ? (int)io_result(-EOPNOTSUPP) : real()->sendmmsg(fd, m, sent, flags);
 	}
-	for (; sent < n; sent++) {
-		ssize_t one = sendmsg(fd, &m[sent].msg_hdr, flags);
+	while (sent < n) {
+		const struct msghdr *next = &m[sent].msg_hdr;
+		ssize_t one = send_message(fd, next, flags, &patience);
 
 		if (one < 0)
 			return sent > 0 ? (int)sent : -1;
-		m[sent].msg_len = (unsigned int)one;
+		m[sent++].msg_len = (unsigned int)one;
+		if ((size_t)one < length(next))
+			break;
 	}
 	return (int)sent;
 }
@@ -358,6 +401,7 @@ static void tell_again(int fd, int error)
 /* As the kernel does: the limit is looked at between messages only. */
 EXPORT int recvmmsg(int fd, struct mmsghdr *m, unsigned int n, int flags, struct timespec *timeout)
 {
+	struct patience patience = patience_new();
 	unsigned int got = 0;
 	int64_t deadline;
 	int result;
@@ -370,7 +414,7 @@ EXPORT int recvmmsg(int fd, struct mmsghdr *m, unsigned int n, int flags, struct
 	}
 	deadline = poll_deadline(timeout);
 	while (got < n) {
-		ssize_t one = recvmsg(fd, &m[got].msg_hdr, flags & ~MSG_WAITFORONE);
+		ssize_t one = receive_message(fd, &m[got].msg_hdr, flags & ~MSG_WAITFORONE, &patience);
 
 		if (one < 0 && got > 0)
 			tell_again(fd, errno);

@@ -255,7 +255,7 @@ static bool refuses(int fd, int level, int name, const void *value, socklen_t si
 	if (level != SOL_SOCKET || name != SO_PEEK_OFF || size < sizeof(int) || *(const int *)value < 0)
 		return false;
 	s = table_get(fd, false);
-	refused = s != NULL && sock_kind(s) != SOCK_PLAIN;
+	refused = s != NULL && sock_kind(s) != SOCK_PLAIN && !(sock_kind(s) == SOCK_LISTENER && s->shared->reason != 0);
 	if (s != NULL)
 		sock_put(s);
 	return refused;
@@ -276,7 +276,7 @@ APART static int set_option(int fd, int level, int name, const void *value, sock
 		return -1;
 	}
 	result = real()->setsockopt(fd, level, name, value, size);
-	if (result == 0 && is_of_tcp_only(level, name)) {
+	if (result == 0 && is_of_tcp_only(level, name) && is_tcp(fd)) {
 		atomic_store(&tcp_only_asked, true);
 		plain_not_again();
 	}

@@ -25,6 +25,7 @@ static ssize_t send_from(struct sock *s, int out, int in, off_t at, size_t n)
 	char *piece = malloc(n < PIECE ? n : PIECE);
 	size_t done = 0;
 	ssize_t result = 0;
+	struct patience patience = patience_new();
 
 	if (piece == NULL)
 		return -ENOMEM;
@@ -36,7 +37,7 @@ static ssize_t send_from(struct sock *s, int out, int in, off_t at, size_t n)
 		result = got < 0 ? -errno : 0;
 		if (got <= 0)
 			break;
-		result = io_write(s, out, &iov, 1, 0);
+		result = io_write(s, out, &iov, 1, 0, &patience);
 		if (result > 0)
 			done += (size_t)result;
 		if (result < got)
@@ -53,8 +54,8 @@ static ssize_t send_file(struct sock *s, int out, int in, off_t *offset, size_t 
 
 	if (at < 0) /* EINVAL is what programs copy by themselves after: of a pipe, too */
 		return offset != NULL || errno == ESPIPE ? -EINVAL : -errno;
-	if (n == 0)
-		return 0;
+	if ((ssize_t)n <= 0)
+		return n == 0 ? 0 : -EINVAL;
 	sent = send_from(s, out, in, at, n);
 	if (sent == -EISDIR)
 		return -EINVAL;
@@ -162,9 +163,10 @@ static ssize_t splice_out(struct sock *s, int fd, int pipe, size_t n, unsigned i
 {
 	struct pipe_end to = pipe_end(pipe, POLLOUT, flags);
 	struct iovec first = { &(char){ 0 }, 1 };
+	struct patience patience = patience_new();
 
 	for (;;) {
-		ssize_t got = io_read(s, fd, &first, 1, MSG_PEEK);
+		ssize_t got = io_read(s, fd, &first, 1, MSG_PEEK, &patience);
 
 		if (got <= 0)
 			return got;
@@ -179,7 +181,7 @@ static ssize_t splice_out(struct sock *s, int fd, int pipe, size_t n, unsigned i
 /* Like the first write to a peer that has closed: what the pipe has is taken and lost, or nothing, with the error. */
 APART static ssize_t splice_away(struct sock *s, size_t n, struct pipe_end *from)
 {
-	char waste[16384];
+	char waste[4096];
 	struct iovec iov = { waste, n < sizeof(waste) ? n : sizeof(waste) };
 	ssize_t got = 0;
 
@@ -195,7 +197,7 @@ APART static ssize_t splice_away(struct sock *s, size_t n, struct pipe_end *from
 static ssize_t splice_in(struct sock *s, int fd, int pipe, size_t n, unsigned int flags)
 {
 	struct pipe_end from = pipe_end(pipe, POLLIN, flags);
-	struct patience patience = { .since = signals_now() };
+	struct patience patience = patience_new();
 
 	for (;;) {
 		ssize_t put = stream_fill(&s->stream, n < PIECE ? n : PIECE, move, &from);

@@ -101,7 +101,8 @@ static void remember(int epfd, int op, int fd, const struct epoll_event *event)
 	if (before != 0 && before != epfd + 1 && set_is_another(before - 1, epfd)) {
 		if (op != EPOLL_CTL_ADD)
 			return;
-		(void)plain_spread(fd, NOTE_SHARED);
+		if (!plain_spread(fd, NOTE_SHARED))
+			(void)table_swap(fd, NOTE_NONE, NOTE_SHARED); /* whatever it is, and whoever has made it */
 	}
 	if (op != EPOLL_CTL_DEL)
 		r->event = *event;

@@ -119,11 +119,11 @@ int io_ready(struct sock *s, int fd, enum side side, int flags)
 
 /* ---- reading ---- */
 
-ssize_t io_read(struct sock *s, int fd, const struct iovec *iov, int n, int flags)
+ssize_t io_read(struct sock *s, int fd, const struct iovec *iov, int n, int flags, struct patience *p)
 {
 	size_t done = 0, wanted = 0;
-	struct patience patience = { .since = signals_now() };
 
+	p->deadline = 0;
 	for (int i = 0; i < n; i++)
 		wanted += iov[i].iov_len;
 	for (;;) {
@@ -134,16 +134,16 @@ ssize_t io_read(struct sock *s, int fd, const struct iovec *iov, int n, int flag
 			done = 0;
 		if (got > 0) {
 			done += (size_t)got;
-			patience.begun = true;
+			p->begun = true;
 			if (!(flags & MSG_WAITALL) || done == wanted)
 				return (ssize_t)done;
-			if (flags & MSG_PEEK && (!may_wait(s, fd, READER, flags, &patience) || io_wait_for_more(s, fd, done, &patience) != 0))
+			if (flags & MSG_PEEK && (!may_wait(s, fd, READER, flags, p) || io_wait_for_more(s, fd, done, p) != 0))
 				return (ssize_t)done;
 			continue;
 		}
 		if (got != -EAGAIN)
 			return done > 0 ? (ssize_t)done : got < 0 ? -stream_take_error(&s->stream) : 0;
-		err = wait_for(s, fd, READER, flags, &patience);
+		err = wait_for(s, fd, READER, flags, p);
 		if (err != 0)
 			return done > 0 ? (ssize_t)done : err;
 	}
@@ -190,12 +190,12 @@ int io_wait_to_write(struct sock *s, int fd, ssize_t gave, int flags, struct pat
 	return err;
 }
 
-ssize_t io_write(struct sock *s, int fd, const struct iovec *iov, int n, int flags)
+ssize_t io_write(struct sock *s, int fd, const struct iovec *iov, int n, int flags, struct patience *p)
 {
 	bool whole = !must_not_wait(s, flags);
 	size_t done = 0, wanted = 0;
-	struct patience patience = { .since = signals_now() };
 
+	p->deadline = 0;
 	for (int i = 0; i < n; i++)
 		wanted += iov[i].iov_len;
 	while (done < wanted) {
@@ -203,11 +203,11 @@ ssize_t io_write(struct sock *s, int fd, const struct iovec *iov, int n, int fla
 
 		if (put > 0) {
 			done += (size_t)put;
-			patience.begun = true;
+			p->begun = true;
 			continue;
 		}
 		if (put == -EBUSY || put == -EAGAIN)
-			put = io_wait_to_write(s, fd, put, flags, &patience);
+			put = io_wait_to_write(s, fd, put, flags, p);
 		if (put == 0)
 			continue;
 		if (done > 0)

@@ -15,8 +15,9 @@ enum { IO_PLAIN = 1, IO_END = 2 };
  */
 int io_ready(struct sock *s, int fd, enum side side, int flags);
 
-ssize_t io_read(struct sock *s, int fd, const struct iovec *iov, int n, int flags);
-ssize_t io_write(struct sock *s, int fd, const struct iovec *iov, int n, int flags);
+/* With the patience of their call, of which they may be one part of many: each has the socket's limit for itself. */
+ssize_t io_read(struct sock *s, int fd, const struct iovec *iov, int n, int flags, struct patience *p);
+ssize_t io_write(struct sock *s, int fd, const struct iovec *iov, int n, int flags, struct patience *p);
 
 /* Wait until there is more to peek at than a size: 0, or why there is not: -EAGAIN, -EINTR. */
 int io_wait_for_more(struct sock *s, int fd, size_t have, const struct patience *p);

@@ -24,6 +24,12 @@ struct patience {
 	bool begun;           /* it has moved bytes: a handler ends it, also one with SA_RESTART */
 };
 
+/* That of a call that begins. */
+static inline struct patience patience_new(void)
+{
+	return (struct patience){ .since = signals_now() };
+}
+
 /* Wait until a side has something to do: 0, -EAGAIN at the deadline, -EINTR. The caller has just looked. */
 int wait_side(struct sock *s, int fd, enum side side, const struct patience *p);
 

@@ -5,6 +5,7 @@
 package tests
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -12,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/ismfs/ismfs/bpf/bpftest"
+	"github.com/ismfs/ismfs/tree"
 )
 
 // bin is the directory of the built commands.
@@ -53,7 +55,33 @@ func runTests(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, "tests: the commands:", err)
 		return 1
 	}
+	if os.Getenv("CI") != "" {
+		if err := clearMounts(); err != nil {
+			fmt.Fprintln(os.Stderr, "tests: CI must have no other device:", err)
+			return 1
+		}
+	}
 	return m.Run()
+}
+
+// clearMounts detaches the mounts that a killed run has left, and returns an error if another device lives: commands would find it in place
+// of the tests', and its eBPF programs see the tests' sockets. Outside CI the tests that mind are skipped.
+func clearMounts() error {
+	mounts, err := tree.Mounts()
+	if err != nil {
+		return err
+	}
+	for _, m := range mounts {
+		if err := m.Alive(); err == nil {
+			return fmt.Errorf("an ismfs is mounted on %s: ismfs umount %[1]s", m.Point)
+		} else if !errors.Is(err, tree.ErrDeadMount) {
+			return err
+		}
+		if out, err := exec.Command(filepath.Join(bin, "ismfs"), "umount", m.Point).CombinedOutput(); err != nil {
+			return fmt.Errorf("umount of the dead mount on %s: %w: %s", m.Point, err, out)
+		}
+	}
+	return nil
 }
 
 // provideCommands puts the commands where every uid can run them: those of ISMFS_TEST_BIN, which the Makefile builds as the

@@ -7,6 +7,8 @@
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -189,13 +191,16 @@ static void interrupted(void)
 	pair_close(p);
 }
 
+static atomic_bool returned;
+
 static void *write_some_and_signal(void *fd)
 {
 	usleep(50000);
 	write_all(*(int *)fd, "abc", 3);
-	usleep(50000);
-	check(pthread_kill(to_signal, SIGUSR1) == 0);
-	usleep(50000);
+	while (!atomic_load(&returned)) {
+		usleep(50000);
+		check(pthread_kill(to_signal, SIGUSR1) == 0);
+	}
 	write_all(*(int *)fd, "defg", 4);
 	return NULL;
 }
@@ -214,7 +219,9 @@ static void interrupted_in_the_middle(void)
 	check(sigaction(SIGUSR1, &action, &old) == 0);
 	for (int peek = MSG_PEEK;; peek = 0) {
 		check(pthread_create(&other, NULL, write_some_and_signal, &p.client) == 0);
+		atomic_store(&returned, false);
 		check(recv(p.server, b, 7, MSG_WAITALL | peek) == 3 && memcmp(b, "abc", 3) == 0);
+		atomic_store(&returned, true);
 		check(pthread_join(other, NULL) == 0);
 		if (!peek)
 			break;
@@ -226,6 +233,29 @@ static void interrupted_in_the_middle(void)
 	check(n > 0 && n < (ssize_t)sizeof(much) && pthread_join(other, NULL) == 0);
 	read_all(p.server, much, (size_t)n);
 	check(sigaction(SIGUSR1, &old, NULL) == 0);
+	pair_close(p);
+}
+
+/* The same of calls that are several: what follows a part of a message is not sent, and messages that have come are told of. */
+static void interrupted_among_messages(void)
+{
+	struct sigaction action = { .sa_handler = count_signal, .sa_flags = SA_RESTART }, old;
+	static char much[16 << 20];
+	struct iovec iovs[] = { { much, sizeof(much) }, { "abc", 3 } };
+	struct mmsghdr m[] = { { .msg_hdr = { .msg_iov = &iovs[0], .msg_iovlen = 1 } }, { .msg_hdr = { .msg_iov = &iovs[1], .msg_iovlen = 1 } } };
+	struct pair p = pair_open();
+	pthread_t self = pthread_self(), other;
+
+	check(sigaction(SIGUSR1, &action, &old) == 0);
+	check(pthread_create(&other, NULL, signal_again, &self) == 0);
+	check(sendmmsg(p.client, m, 2, 0) == 1 && wrote(m[0].msg_len) > 0 && m[0].msg_len < sizeof(much));
+	check(pthread_join(other, NULL) == 0);
+	read_all(p.server, much, m[0].msg_len);
+	write_all(p.client, "abc", 3);
+	check(pthread_create(&other, NULL, signal_again, &self) == 0);
+	iovs[0].iov_len = 3;
+	check(recvmmsg(p.server, m, 2, 0, NULL) == 1 && m[0].msg_len == 3 && memcmp(much, "abc", 3) == 0);
+	check(pthread_join(other, NULL) == 0 && sigaction(SIGUSR1, &old, NULL) == 0);
 	pair_close(p);
 }
 
@@ -325,6 +355,7 @@ void test_calls(void)
 	RUN(broken_pipe);
 	RUN(interrupted);
 	RUN(interrupted_in_the_middle);
+	RUN(interrupted_among_messages);
 	RUN(not_a_listener);
 	RUN(writers);
 	RUN(shut_while_another_reads);

@@ -99,6 +99,29 @@ static void on_a_small_stack(void)
 	pair_close(p);
 }
 
+/* A handler ends the call with what was sent, where else it would go on. */
+static void interrupted_in_the_middle(void)
+{
+	enum { MUCH = 16 << 20 };
+	struct sigaction action = { .sa_handler = count_signal, .sa_flags = SA_RESTART }, old;
+	struct pair p = pair_open();
+	char name[] = "/tmp/smc-run-test-XXXXXX", *b = malloc(MUCH);
+	int fd = mkstemp(name);
+	pthread_t self = pthread_self(), other;
+	ssize_t n;
+
+	check(fd >= 0 && unlink(name) == 0 && ftruncate(fd, MUCH) == 0);
+	check(sigaction(SIGUSR1, &action, &old) == 0);
+	check(pthread_create(&other, NULL, signal_again, &self) == 0);
+	n = wrote(sendfile(p.client, fd, NULL, MUCH));
+	check(n > 0 && n < MUCH && lseek(fd, 0, SEEK_CUR) == n);
+	check(pthread_join(other, NULL) == 0 && sigaction(SIGUSR1, &old, NULL) == 0);
+	read_all(p.server, b, (size_t)n);
+	check(close(fd) == 0);
+	free(b);
+	pair_close(p);
+}
+
 /* What sendfile refuses, it refuses with the kernel's errors: by EINVAL programs know that they have to copy. */
 static void not_a_file(void)
 {
@@ -112,6 +135,7 @@ static void not_a_file(void)
 	check(sendfile(p.client, p.server, NULL, 10) == -1 && errno == EINVAL);
 	check(sendfile(p.client, file, &before, 10) == -1 && errno == EINVAL && before == -1);
 	check(sendfile(p.client, -1, NULL, 10) == -1 && errno == EBADF);
+	check(sendfile(p.client, file, NULL, (size_t)-1) == -1 && errno == EINVAL);
 	check(close(pipes[0]) == 0 && close(pipes[1]) == 0 && close(directory) == 0 && close(file) == 0);
 	pair_close(p);
 }
@@ -191,6 +215,7 @@ void test_files(void)
 	RUN(on_a_small_stack);
 	RUN(not_a_file);
 	RUN(files);
+	RUN(interrupted_in_the_middle);
 	RUN(splice_never_waits);
 	RUN(splice_takes_nothing_in_vain);
 }

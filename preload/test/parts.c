@@ -7,12 +7,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "../../clients/c/procs.h"
 #include "../../clients/c/smc.h"
+#include "../epoll_set.h"
 #include "../message.h"
 #include "../plain.h"
 #include "../real.h"
@@ -365,6 +368,31 @@ static void forks_of_what_is_no_connection_yet(void)
 	check(waitpid(child, &status, 0) == child && status == 0 && close(fd) == 0 && close(copy) == 0 && close(alone) == 0);
 }
 
+/* ---- epoll sets ---- */
+
+static void sets_of_what_was_closed_unseen(void)
+{
+	struct epoll_event event = { .events = EPOLLIN };
+	int set = epoll_create1(0), other = epoll_create1(0), fd = socket(AF_INET, SOCK_STREAM, 0), again, size = 40000;
+
+	check(epoll_ctl(set, EPOLL_CTL_ADD, fd, &event) == 0 && setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof(size)) == 0);
+	check(real()->close(fd) == 0);
+	again = socket(AF_INET, SOCK_STREAM, 0);
+	check(again == fd && buffer_asked(fd) == 0 && epoll_ctl(other, EPOLL_CTL_ADD, fd, &event) == 0 && table_noted(fd, NOTE_FRESH));
+	check(epoll_ctl(set, EPOLL_CTL_ADD, fd, &event) == 0 && table_noted(fd, NOTE_SHARED));
+	check(close(fd) == 0 && close(set) == 0 && close(other) == 0);
+}
+
+static void sets_of_what_was_made_unseen(void)
+{
+	struct epoll_event event = { .events = EPOLLIN };
+	int set = epoll_create1(0), other = epoll_create1(0), fd = real()->socket(AF_INET, SOCK_STREAM, 0);
+
+	check(epoll_ctl(set, EPOLL_CTL_ADD, fd, &event) == 0 && table_noted(fd, NOTE_NONE));
+	check(epoll_ctl(other, EPOLL_CTL_ADD, fd, &event) == 0 && table_noted(fd, NOTE_SHARED));
+	check(close(fd) == 0 && table_noted(fd, NOTE_NONE) && close(set) == 0 && close(other) == 0);
+}
+
 /* ---- a device that goes ---- */
 
 static bool promised;
@@ -439,6 +467,8 @@ int main(void)
 	RUN(not_fresh_elsewhere);
 	RUN(copies_of_what_is_no_connection_yet);
 	RUN(forks_of_what_is_no_connection_yet);
+	RUN(sets_of_what_was_closed_unseen);
+	RUN(sets_of_what_was_made_unseen);
 	RUN(no_device_since_connect_began);
 	if (ticks() == 0) /* no such clock: nothing is the same once more */
 		return 0;
