@@ -148,7 +148,7 @@ func (a *Attached) Ring() []byte {
 // Put writes p into the ring at off. The caller keeps within the ring.
 func (a *Attached) Put(p []byte, off int) error {
 	if a.mapping != nil {
-		copy(a.mapping[smc.CDCLen+off:][:len(p)], p)
+		fill(a.mapping[smc.CDCLen+off:][:len(p)], p)
 		return nil
 	}
 	return a.pwrite(p, smc.CDCLen+off)
