@@ -167,7 +167,7 @@ static int put_piece(struct ismfs_conn *conn, const void *from, uint32_t n, uint
 {
 	if (conn->peer->map == NULL)
 		return pwrite_all(conn->peer->fd, from, n, ISMFS_HEADER + (size_t)at);
-	memcpy(conn->peer->map + ISMFS_HEADER + at, from, n);
+	ring_fill(conn->peer->map + ISMFS_HEADER + at, from, n);
 	return 0;
 }
 

@@ -41,6 +41,11 @@ int dmb_attach(const struct ismfs_device *dev, uint64_t token, size_t size, stru
 /* All of it, or a negative errno. */
 int pwrite_all(int fd, const void *from, size_t n, size_t offset);
 
+/* ---- fill.c ---- */
+
+/* memcpy into a ring, whose cache lines are the reader's CPU's. */
+void ring_fill(unsigned char *to, const unsigned char *from, size_t n);
+
 /* ---- procs.c: numbers of smcd stats that these clients keep; procs may be NULL ---- */
 
 void count_sent(struct ismfs_procs *procs, size_t bytes);

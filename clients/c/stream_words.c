@@ -55,7 +55,7 @@ static int put_piece(struct stream *s, const unsigned char *from, size_t n, uint
 {
 	if (s->peer == NULL)
 		return pwrite_all(s->peer_fd, from, n, ISMFS_HEADER + (size_t)at);
-	memcpy(s->peer + ISMFS_HEADER + at, from, n);
+	ring_fill(s->peer + ISMFS_HEADER + at, from, n);
 	return 0;
 }
 

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "cbench.h"
+#include "internal.h"
 
 enum { MESSAGE = 64000, RING = 1 << 20 };
 
@@ -47,7 +48,7 @@ static void receive_from(struct ring *ring, size_t bytes)
 static void put(struct ring *ring, int fd, size_t at, const char *data, size_t n)
 {
 	if (fd < 0)
-		memcpy(ring->data + at, data, n);
+		ring_fill((unsigned char *)ring->data + at, (const unsigned char *)data, n);
 	else
 		must(pwrite(fd, data, n, (off_t)(offsetof(struct ring, data) + at)) == (ssize_t)n, "pwrite");
 }

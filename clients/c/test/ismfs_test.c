@@ -9,6 +9,7 @@
 
 #include "cursor.h"
 #include "fake.h"
+#include "internal.h"
 
 #define LEN 4064u /* the ring of the smallest DMB */
 
@@ -41,6 +42,28 @@ static void test_distance(void)
 	CHECK(cursor_distance(at(1, 0), at(0, 0), LEN) == -EPROTO);
 	CHECK(cursor_equal(cursor_add(at(65535, LEN - 1), 1, LEN), at(0, 0)));
 	CHECK(cursor_equal(cursor_add(at(3, 7), LEN, LEN), at(4, 7)));
+}
+
+/* Every byte arrives, and none beside them, wherever the two begin. */
+static void test_fill(void)
+{
+	static const size_t sizes[] = { 0, 1, 63, 2047, 2048, 2049, 4096, 5000, 65536 };
+	static const struct {
+		size_t to, from;
+	} places[] = { { 0, 0 }, { 44, 0 }, { 64, 64 }, { 1, 63 }, { 63, 1 }, { 100, 4196 }, { 17, 5 } };
+	enum { ROOM = 65536 + 8192 };
+	static _Alignas(4096) unsigned char from[ROOM], got[ROOM], want[ROOM];
+
+	for (size_t i = 0; i < ROOM; i++)
+		from[i] = (unsigned char)(i * 7 + i / 251);
+	for (size_t s = 0; s < sizeof(sizes) / sizeof(sizes[0]); s++)
+		for (size_t p = 0; p < sizeof(places) / sizeof(places[0]); p++) {
+			memset(got, 0xee, ROOM);
+			memset(want, 0xee, ROOM);
+			memcpy(want + places[p].to, from + places[p].from, sizes[s]);
+			ring_fill(got + places[p].to, from + places[p].from, sizes[s]);
+			CHECK(memcmp(got, want, ROOM) == 0);
+		}
 }
 
 static void test_accept(void)
@@ -235,6 +258,7 @@ int main(void)
 
 	alarm(120);
 	test_words();
+	test_fill();
 	test_distance();
 	test_accept();
 	test_tokens();
