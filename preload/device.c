@@ -202,6 +202,20 @@ static struct device *device_open(int *err)
 	return d;
 }
 
+static void say_none(int err)
+{
+	const char *mount = environment_mount();
+
+	if (mount != NULL)
+		debug("no device at ISMFS_MOUNT=%s: %s (ismfs doctor says more)", mount, strerror(err));
+	else if (err == ENOTUNIQ)
+		debug("no device: there are several mounts: ISMFS_MOUNT=DIR says which");
+	else if (err == ENOENT)
+		debug("no device: no ismfs is mounted (as root: ismfs mount DIR)");
+	else
+		debug("no device: %s (ismfs doctor says more)", strerror(err));
+}
+
 APART static struct device *look(void)
 {
 	struct device *d = atomic_load_explicit(&current, memory_order_acquire);
@@ -223,7 +237,7 @@ APART static struct device *look(void)
 			if (d != NULL) {
 				atomic_store_explicit(&current, d, memory_order_release);
 			} else {
-				debug("no device: %s", err == -ENOTUNIQ ? "there are several mounts: ISMFS_MOUNT=DIR says which" : strerror(-err));
+				say_none(-err);
 				not_before = now_ns() + look_again;
 			}
 		}

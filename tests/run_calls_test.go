@@ -88,10 +88,10 @@ func TestRunLauncher(t *testing.T) {
 		code         int
 		stdout, says string
 	}{
-		{"", 1, "", "smc_run: Error: Missing command parameter\n"},
-		{"-r 12x true", 1, "", "smc_run: Error: Invalid buffer size specified: '12x'\n"},
-		{"-t k true", 1, "", "smc_run: Error: Invalid buffer size specified: 'k'\n"},
-		{"-q true", 1, "", "smc_run: Error: Invalid option: -q\n"},
+		{"", 1, "", "smc_run: Error: Missing command parameter (smc_run -h shows what there is)\n"},
+		{"-r 12x true", 1, "", "smc_run: Error: Invalid buffer size specified: '12x' (bytes, or a number with k or m)\n"},
+		{"-t k true", 1, "", "smc_run: Error: Invalid buffer size specified: 'k' (bytes, or a number with k or m)\n"},
+		{"-q true", 1, "", "smc_run: Error: Invalid option: -q (smc_run -h shows what there is)\n"},
 		{"true", 0, "", ""},
 		{"sh -c exit\\ 7", 7, "", ""},
 		{"-d -r 1m -t 64k printenv SMC_DEBUG SMC_RCVBUF SMC_SNDBUF", 0, "1\n1m\n64k\n", ""},
