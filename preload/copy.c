@@ -147,15 +147,23 @@ static ssize_t move(void *end, const struct iovec *iov, int n)
 	return e->moved;
 }
 
-/* After it has moved nothing: 0 when it can, or what the call fails with. */
-static int wait_for_pipe(struct pipe_end *e)
+/* After it has moved nothing: 0 when it can, or what the call fails with. The kernel resumes splice after a handler with SA_RESTART, but not poll. */
+static int wait_for_pipe(struct pipe_end *e, const struct patience *p)
 {
 	struct pollfd side = { e->fd, e->wanted, 0 };
+	int err = 0;
 
 	e->asked = false;
 	if (e->moved != -EAGAIN || !e->waits)
 		return (int)e->moved;
-	return real()->poll(&side, 1, -1) < 0 ? -errno : 0;
+	while (!signals_end(p->since, false, err)) {
+		if (real()->poll(&side, 1, -1) >= 0)
+			return 0;
+		err = errno;
+		if (err != EINTR)
+			return -err;
+	}
+	return -EINTR;
 }
 
 /* Into a pipe: as much as it takes, which is then read. */
@@ -170,16 +178,17 @@ static ssize_t splice_out(struct sock *s, int fd, int pipe, size_t n, unsigned i
 
 		if (got <= 0)
 			return got;
+		patience.begun = false; /* so far it has only looked */
 		got = stream_drain(&s->stream, n < PIECE ? n : PIECE, move, &to);
 		if (got > 0)
 			return got;
-		if (to.asked && (got = wait_for_pipe(&to)) != 0)
+		if (to.asked && (got = wait_for_pipe(&to, &patience)) != 0)
 			return got;
 	}
 }
 
 /* Like the first write to a peer that has closed: what the pipe has is taken and lost, or nothing, with the error. */
-APART static ssize_t splice_away(struct sock *s, size_t n, struct pipe_end *from)
+APART static ssize_t splice_away(struct sock *s, size_t n, struct pipe_end *from, const struct patience *p)
 {
 	char waste[4096];
 	struct iovec iov = { waste, n < sizeof(waste) ? n : sizeof(waste) };
@@ -188,7 +197,7 @@ APART static ssize_t splice_away(struct sock *s, size_t n, struct pipe_end *from
 	if (!stream_takes(&s->stream))
 		return io_refuse(s, 0, 0);
 	while (move(from, &iov, 1) < 0)
-		if ((got = wait_for_pipe(from)) != 0)
+		if ((got = wait_for_pipe(from, p)) != 0)
 			return got;
 	return from->moved > 0 ? io_refuse(s, (size_t)from->moved, 0) : 0;
 }
@@ -205,11 +214,11 @@ static ssize_t splice_in(struct sock *s, int fd, int pipe, size_t n, unsigned in
 		if (put > 0 || (from.asked && from.moved == 0))
 			return put;
 		if (from.asked && from.moved < 0)
-			put = wait_for_pipe(&from);
+			put = wait_for_pipe(&from, &patience);
 		else if (put == -EAGAIN || put == -EBUSY)
 			put = io_wait_to_write(s, fd, put, 0, &patience);
 		else
-			return splice_away(s, n, &from);
+			return splice_away(s, n, &from, &patience);
 		if (put != 0)
 			return put;
 	}

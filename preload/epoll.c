@@ -105,6 +105,14 @@ static int wait_in(struct set *set, const struct request *r)
 	return n;
 }
 
+/* Another thread may have made the set since the call began; what the kernel says of its connections it says once. */
+static int sort_out_made(struct set **set, const struct request *r, int n)
+{
+	if (*set == NULL)
+		*set = set_get(r->epfd);
+	return set_sort_out(*set, r->events, n);
+}
+
 /* Without connections it is the kernel's; the first one that another thread adds meanwhile kicks it. */
 static int wait_events(const struct request *r)
 {
@@ -119,7 +127,7 @@ static int wait_events(const struct request *r)
 		} else {
 			n = ask_kernel(r, 0, until);
 			if (n > 0)
-				n = set_sort_out(set, r->events, n);
+				n = sort_out_made(&set, r, n);
 			else if (n == 0)
 				until = 0; /* the time is up */
 		}
@@ -133,11 +141,14 @@ static int wait_events(const struct request *r)
 /* The kernel's answer to a call that began when there were no sets with connections: meanwhile there can be. */
 static int sort_out_late(const struct request *r, int n)
 {
+	struct set *set = NULL;
 	int kept;
 
 	if (n <= 0 || !set_any())
 		return n;
-	kept = set_sort_out(NULL, r->events, n);
+	kept = sort_out_made(&set, r, n);
+	if (set != NULL)
+		set_put(set);
 	return kept > 0 ? kept : wait_events(r);
 }
 

@@ -117,6 +117,14 @@ int io_ready(struct sock *s, int fd, enum side side, int flags)
 	return IO_PLAIN;
 }
 
+/* It has moved bytes. handlers: how many had run before: what came before the first byte has resumed the call, as in the kernel, and is over. */
+static inline void has_moved(struct patience *p, uint32_t handlers)
+{
+	if (!p->begun)
+		p->since.all = handlers;
+	p->begun = true;
+}
+
 /* ---- reading ---- */
 
 ssize_t io_read(struct sock *s, int fd, const struct iovec *iov, int n, int flags, struct patience *p)
@@ -127,6 +135,7 @@ ssize_t io_read(struct sock *s, int fd, const struct iovec *iov, int n, int flag
 	for (int i = 0; i < n; i++)
 		wanted += iov[i].iov_len;
 	for (;;) {
+		uint32_t handlers = signals_seen.all;
 		ssize_t got = stream_read(&s->stream, iov, n, flags & MSG_PEEK ? 0 : done, flags & MSG_PEEK);
 		int err;
 
@@ -134,7 +143,7 @@ ssize_t io_read(struct sock *s, int fd, const struct iovec *iov, int n, int flag
 			done = 0;
 		if (got > 0) {
 			done += (size_t)got;
-			p->begun = true;
+			has_moved(p, handlers);
 			if (!(flags & MSG_WAITALL) || done == wanted)
 				return (ssize_t)done;
 			if (flags & MSG_PEEK && (!may_wait(s, fd, READER, flags, p) || io_wait_for_more(s, fd, done, p) != 0))
@@ -199,11 +208,12 @@ ssize_t io_write(struct sock *s, int fd, const struct iovec *iov, int n, int fla
 	for (int i = 0; i < n; i++)
 		wanted += iov[i].iov_len;
 	while (done < wanted) {
+		uint32_t handlers = signals_seen.all;
 		ssize_t put = stream_write(&s->stream, iov, n, done, whole);
 
 		if (put > 0) {
 			done += (size_t)put;
-			p->begun = true;
+			has_moved(p, handlers);
 			continue;
 		}
 		if (put == -EBUSY || put == -EAGAIN)

@@ -20,7 +20,7 @@ struct spinning;
 /* How a call waits. */
 struct patience {
 	int64_t deadline;     /* 0: not asked for yet, since it has not had to wait */
-	struct signals since; /* its beginning */
+	struct signals since; /* its beginning; of those that resume it, its first byte */
 	bool begun;           /* it has moved bytes: a handler ends it, also one with SA_RESTART */
 };
 

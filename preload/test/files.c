@@ -210,8 +210,76 @@ static void splice_takes_nothing_in_vain(void)
 	pair_close(p);
 }
 
+struct pipe_of_thread {
+	pthread_t thread;
+	int pipes[2];
+	char taken[4096];
+};
+
+/* Signals whoever waits for the pipe, and then gives it a word, or makes room. */
+static void *signal_and_put(void *of)
+{
+	struct pipe_of_thread *p = of;
+
+	usleep(100000);
+	check(pthread_kill(p->thread, SIGUSR1) == 0);
+	usleep(50000);
+	check(write(p->pipes[1], "later", 5) == 5);
+	return NULL;
+}
+
+static void *signal_and_take(void *of)
+{
+	struct pipe_of_thread *p = of;
+
+	usleep(100000);
+	check(pthread_kill(p->thread, SIGUSR1) == 0);
+	usleep(50000);
+	check(read(p->pipes[0], p->taken, sizeof(p->taken)) == sizeof(p->taken));
+	return NULL;
+}
+
+/* A splice that waits for its pipe goes on after a handler with SA_RESTART, and ends by another one. */
+static void splice_resumes(int flags)
+{
+	struct sigaction action = { .sa_handler = count_signal, .sa_flags = flags }, old;
+	struct pipe_of_thread o = { .thread = pthread_self() };
+	struct pair p = pair_open();
+	int before = signals, resumes = flags & SA_RESTART;
+	pthread_t other;
+	ssize_t n;
+
+	check(pipe(o.pipes) == 0 && sigaction(SIGUSR1, &action, &old) == 0);
+	check(pthread_create(&other, NULL, signal_and_put, &o) == 0);
+	n = splice(o.pipes[0], NULL, p.client, NULL, 100, 0);
+	check(resumes ? wrote(n) == 5 : n == -1 && errno == EINTR);
+	check(pthread_join(other, NULL) == 0 && signals == before + 1);
+	if (!resumes)
+		check(wrote(splice(o.pipes[0], NULL, p.client, NULL, 100, 0)) == 5);
+
+	check(fcntl(o.pipes[1], F_SETFL, O_NONBLOCK) == 0);
+	while (write(o.pipes[1], o.taken, sizeof(o.taken)) > 0)
+		;
+	check(errno == EAGAIN && fcntl(o.pipes[1], F_SETFL, 0) == 0);
+	check(pthread_create(&other, NULL, signal_and_take, &o) == 0);
+	n = splice(p.server, NULL, o.pipes[1], NULL, 100, 0);
+	check(resumes ? n == 5 : n == -1 && errno == EINTR);
+	check(pthread_join(other, NULL) == 0 && signals == before + 2);
+	if (!resumes)
+		wants(p.server, "later");
+	check(sigaction(SIGUSR1, &old, NULL) == 0 && close(o.pipes[0]) == 0 && close(o.pipes[1]) == 0);
+	pair_close(p);
+}
+
+static void splice_interrupted(void)
+{
+	splice_resumes(SA_RESTART);
+	splice_resumes(0);
+}
+
 void test_files(void)
 {
+	RUN(splice_interrupted);
 	RUN(on_a_small_stack);
 	RUN(not_a_file);
 	RUN(files);

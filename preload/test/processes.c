@@ -337,6 +337,48 @@ static void set_of_child(void)
 	pair_close(p);
 }
 
+static void *wait_for_first(void *set)
+{
+	struct epoll_event e;
+
+	check(epoll_wait(*(int *)set, &e, 1, 10000) == 1 && e.events == EPOLLIN);
+	return NULL;
+}
+
+/*
+ * A thread waits in a set before there is anything in it, and is what the kernel tells of the first connection's bytes: the call that adds
+ * them wakes it, but it has the CPU only when another one has taken that.
+ */
+static void waited_for_before_it_is_added(void)
+{
+	struct pair p = pair_open();
+	struct sched_param none = { 0 };
+	struct epoll_event e = { .events = EPOLLIN };
+	int set = epoll_create1(EPOLL_CLOEXEC), cpu = sched_getcpu();
+	pid_t child = fork();
+	cpu_set_t one;
+	pthread_t thread;
+
+	check(set >= 0 && cpu >= 0 && child >= 0);
+	if (child == 0) {
+		CPU_ZERO(&one);
+		CPU_SET((size_t)cpu, &one);
+		check(sched_setaffinity(0, sizeof(one), &one) == 0);
+		check(pthread_create(&thread, NULL, wait_for_first, &set) == 0);
+		check(pthread_setschedparam(thread, SCHED_IDLE, &none) == 0);
+		usleep(100000);
+		check(epoll_ctl(set, EPOLL_CTL_ADD, p.server, &e) == 0);
+		check(epoll_wait(set, &e, 1, 0) == 0);
+		usleep(100000);
+		check(wrote(write(p.client, "b", 1)) == 1 && pthread_join(thread, NULL) == 0);
+		wants(p.server, "b");
+		_exit(0);
+	}
+	check(close(set) == 0);
+	wait_for(child);
+	pair_close(p);
+}
+
 /* Both have it, both write and read. What they write fits the ring: nobody reads before both have begun. */
 static void both_talk(void)
 {
@@ -728,6 +770,7 @@ void test_processes(void)
 	RUN(set_of_parent);
 	RUN(set_of_child);
 	RUN(set_beside_another);
+	RUN(waited_for_before_it_is_added);
 	RUN(both_talk);
 	RUN(left_to_child);
 	RUN(killed_at_once);

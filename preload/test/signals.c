@@ -190,8 +190,36 @@ static void signal_resumes(void)
 	pair_close(p);
 }
 
+/* A byte, and the rest later: the signal is not in the middle. */
+static void *write_later_and_later(void *fd)
+{
+	(void)write_later(fd);
+	usleep(50000);
+	write_all(*(int *)fd, "hole", 4);
+	return NULL;
+}
+
+/* One that has come before the first byte, and resumes, does not end the call when it has moved some. */
+static void signal_resumes_and_ends_nothing(void)
+{
+	struct sigaction action = { .sa_handler = handle, .sa_flags = SA_RESTART };
+	struct pair p = pair_open();
+	pthread_t self = pthread_self(), writer, sender;
+	char b[5];
+
+	came = false;
+	check(sigaction(SIGUSR1, &action, NULL) == 0);
+	check(pthread_create(&sender, NULL, send_late, &self) == 0);
+	check(pthread_create(&writer, NULL, write_later_and_later, &p.client) == 0);
+	check(recv(p.server, b, 5, MSG_WAITALL) == 5 && memcmp(b, "whole", 5) == 0);
+	check(came && pthread_join(writer, NULL) == 0 && pthread_join(sender, NULL) == 0);
+	check(signal(SIGUSR1, SIG_DFL) != SIG_ERR);
+	pair_close(p);
+}
+
 void test_signals(void)
 {
 	RUN(signal_before_the_sleep);
 	RUN(signal_resumes);
+	RUN(signal_resumes_and_ends_nothing);
 }
