@@ -113,62 +113,93 @@ static int sort_out_made(struct set **set, const struct request *r, int n)
 	return set_sort_out(*set, r->events, n);
 }
 
-/* Without connections it is the kernel's; the first one that another thread adds meanwhile kicks it. */
+/*
+ * A wait in a set without connections is the kernel's. The first one that another thread adds meanwhile kicks it: a thread, and if several
+ * wait the others do not hear of it. So they come out for a look now and then.
+ */
+enum { OUTSIDE_MS = 1000 };
+
 static int wait_events(const struct request *r)
 {
 	for (;;) {
 		struct set *set = set_get(r->epfd);
-		bool has = set != NULL && (atomic_load(&set->count) > 0 || link_busy());
-		int64_t until = r->deadline;
+		bool has = set != NULL && (atomic_load(&set->count) > 0 || link_busy()), ends = has;
 		int n;
 
 		if (has && r->most > 0) {
 			n = wait_in(set, r);
 		} else {
-			n = ask_kernel(r, 0, until);
-			if (n > 0)
+			int64_t until = now_ns() + OUTSIDE_MS * INT64_C(1000000);
+
+			ends = r->deadline <= until;
+			n = ask_kernel(r, 0, ends ? r->deadline : until);
+			if (n > 0) {
 				n = sort_out_made(&set, r, n);
-			else if (n == 0)
-				until = 0; /* the time is up */
+				ends = false;
+			}
 		}
 		if (set != NULL)
 			set_put(set);
-		if (n != 0 || has || until == 0)
+		if (n != 0 || ends)
 			return n;
 	}
 }
 
-/* The kernel's answer to a call that began when there were no sets with connections: meanwhile there can be. */
-static int sort_out_late(const struct request *r, int n)
+/* The kernel's answer to a call that began when there were no sets with connections: meanwhile there can be. whole: it has had all the time. */
+static int sort_out_late(const struct request *r, int n, bool whole)
 {
 	struct set *set = NULL;
 	int kept;
 
-	if (n <= 0 || !set_any())
+	if (n < 0 || (n == 0 && whole) || (n > 0 && !set_any()))
 		return n;
+	if (n == 0)
+		return wait_events(r);
 	kept = sort_out_made(&set, r, n);
 	if (set != NULL)
 		set_put(set);
 	return kept > 0 ? kept : wait_events(r);
 }
 
+static bool is_time(const struct timespec *t)
+{
+	return t->tv_sec >= 0 && t->tv_nsec >= 0 && t->tv_nsec < 1000000000;
+}
+
+static bool is_short(int timeout)
+{
+	return timeout >= 0 && timeout <= OUTSIDE_MS;
+}
+
 EXPORT int epoll_wait(int epfd, struct epoll_event *events, int most, int timeout)
 {
 	struct request r = { epfd, events, most, deadline_in(timeout), NULL, signals_now() };
+	bool whole = is_short(timeout);
 
-	return set_any() ? wait_events(&r) : sort_out_late(&r, real()->epoll_wait(epfd, events, most, timeout));
+	if (set_any())
+		return wait_events(&r);
+	return sort_out_late(&r, real()->epoll_wait(epfd, events, most, whole ? timeout : OUTSIDE_MS), whole);
 }
 
 EXPORT int epoll_pwait(int epfd, struct epoll_event *events, int most, int timeout, const sigset_t *mask)
 {
 	struct request r = { epfd, events, most, deadline_in(timeout), mask, signals_now() };
+	bool whole = is_short(timeout);
 
-	return set_any() ? wait_events(&r) : sort_out_late(&r, real()->epoll_pwait(epfd, events, most, timeout, mask));
+	if (set_any())
+		return wait_events(&r);
+	return sort_out_late(&r, real()->epoll_pwait(epfd, events, most, whole ? timeout : OUTSIDE_MS, mask), whole);
 }
 
 EXPORT int epoll_pwait2(int epfd, struct epoll_event *events, int most, const struct timespec *timeout, const sigset_t *mask)
 {
+	static const struct timespec longest = { OUTSIDE_MS / 1000, 0 };
 	struct request r = { epfd, events, most, poll_deadline(timeout), mask, signals_now() };
+	bool whole = timeout != NULL && timeout->tv_sec < longest.tv_sec;
 
-	return set_any() ? wait_events(&r) : sort_out_late(&r, real()->epoll_pwait2(epfd, events, most, timeout, mask));
+	if (timeout != NULL && !is_time(timeout))
+		return real()->epoll_pwait2(epfd, events, most, timeout, mask);
+	if (set_any())
+		return wait_events(&r);
+	return sort_out_late(&r, real()->epoll_pwait2(epfd, events, most, whole ? timeout : &longest, mask), whole);
 }

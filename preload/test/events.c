@@ -6,11 +6,13 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdbool.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/select.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "check.h"
@@ -524,8 +526,73 @@ static void exclusive(void)
 	pair_close(p);
 }
 
+/* A wait in a set without connections lasts as long as it is asked to. */
+static void long_wait(void)
+{
+	int set = epoll_create1(EPOLL_CLOEXEC);
+	struct timespec began, ended, wrong = { 2, 1000000000 };
+	struct epoll_event e;
+
+	check(set >= 0 && clock_gettime(CLOCK_MONOTONIC, &began) == 0);
+	check(epoll_wait(set, &e, 1, 1100) == 0 && clock_gettime(CLOCK_MONOTONIC, &ended) == 0);
+	check((ended.tv_sec - began.tv_sec) * 1000000000 + ended.tv_nsec - began.tv_nsec >= 1100000000);
+	check(epoll_pwait2(set, &e, 1, &wrong, NULL) == -1 && errno == EINVAL);
+	check(close(set) == 0);
+}
+
+struct pool {
+	int set;
+	sem_t came, done;
+	pthread_t threads[3];
+};
+
+/* Takes a connection out, says so, and is busy until it is told that it is not. */
+static void *be_busy(void *of)
+{
+	struct pool *pool = of;
+	struct epoll_event e;
+
+	check(epoll_wait(pool->set, &e, 1, -1) == 1);
+	check(sem_post(&pool->came) == 0 && sem_wait(&pool->done) == 0);
+	return NULL;
+}
+
+/* Threads that wait in a set before it has a connection: while one is busy with the first, the others have the next ones. */
+static void pool_before_the_first(void)
+{
+	struct pair pairs[3];
+	struct pool pool = { .set = epoll_create1(EPOLL_CLOEXEC) };
+	struct epoll_event e = { .events = EPOLLIN | EPOLLONESHOT };
+	struct timespec until;
+
+	check(pool.set >= 0 && sem_init(&pool.came, 0, 0) == 0 && sem_init(&pool.done, 0, 0) == 0);
+	for (int i = 0; i < 3; i++)
+		check(pthread_create(&pool.threads[i], NULL, be_busy, &pool) == 0);
+	usleep(100000);
+	for (int i = 0; i < 3; i++) {
+		pairs[i] = pair_open();
+		check(epoll_ctl(pool.set, EPOLL_CTL_ADD, pairs[i].server, &e) == 0);
+	}
+	for (int i = 0; i < 3; i++) {
+		write_all(pairs[i].client, "b", 1);
+		check(clock_gettime(CLOCK_REALTIME, &until) == 0);
+		until.tv_sec += 5;
+		check(sem_timedwait(&pool.came, &until) == 0);
+	}
+	for (int i = 0; i < 3; i++)
+		check(sem_post(&pool.done) == 0);
+	for (int i = 0; i < 3; i++) {
+		check(pthread_join(pool.threads[i], NULL) == 0);
+		wants(pairs[i].server, "b");
+		pair_close(pairs[i]);
+	}
+	check(close(pool.set) == 0);
+}
+
 void test_events(void)
 {
+	RUN(long_wait);
+	RUN(pool_before_the_first);
 	RUN(edge_of_the_end);
 	RUN(room_after_the_end);
 	RUN(exclusive);
