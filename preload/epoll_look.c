@@ -7,7 +7,7 @@
 #include "real.h"
 #include "table.h"
 
-enum { ALWAYS = EPOLLERR | EPOLLHUP, ITEM_BITS = EPOLLIN | EPOLLOUT | EPOLLRDNORM | EPOLLWRNORM | EPOLLRDHUP };
+enum { ALWAYS = EPOLLERR | EPOLLHUP, OUT = EPOLLOUT | EPOLLWRNORM, ITEM_BITS = EPOLLIN | OUT | EPOLLRDNORM | EPOLLRDHUP };
 
 /* ---- items; under the set's lock ---- */
 
@@ -37,7 +37,7 @@ static void announce_item(struct item *it)
 
 	lock_take(&s->watching);
 	for (enum side side = READER; side < SIDES; side++)
-		if ((side == READER || (it->events & (EPOLLOUT | EPOLLWRNORM))) && s->waiters[side] == 0)
+		if ((side == READER || (it->events & OUT)) && s->waiters[side] == 0)
 			stream_announce(&s->stream, side, how);
 	lock_release(&s->watching);
 	stream_settle_cursor(&s->stream);
@@ -51,7 +51,7 @@ static bool has_moved(const struct item *it, uint32_t reported)
 
 	if (now.producer != it->seen.producer || word.state_flags != then.state_flags)
 		return true;
-	return (it->events & EPOLLOUT) && !(reported & EPOLLOUT) && now.consumer != it->seen.consumer;
+	return (it->events & OUT) && !(reported & OUT) && now.consumer != it->seen.consumer;
 }
 
 /* As in TCP, where nothing comes after the FIN: a peer that closes after it has ended what it writes has no news for a reader. */
