@@ -2,7 +2,7 @@
 /*
  * What this machine can do at best: a ring of the same size and two cursors in shared memory, copied in and out, with both sides looking
  * without a pause. No protocol, no checks, no sleep: a ring that could be used cannot be faster. Only with a CPU for each side.
- * Copied in by memcpy, or by pwrite as in copy mode.
+ * Copied in as a connection does it, by ring_fill, or by pwrite as in copy mode.
  */
 #define _GNU_SOURCE
 #include <stdatomic.h>
