@@ -21,7 +21,7 @@ static bool has_erms(void)
 	return atomic_load_explicit(&known, memory_order_relaxed) > 0;
 }
 
-/* The C library's memcpy takes it, too, or not: glibc from 2.39 on does not on AMD. */
+/* The C library's memcpy takes it, too, or not: that depends on its version, the CPU and the size (glibc's tunable x86_rep_movsb_threshold). */
 void ring_fill(unsigned char *to, const unsigned char *from, size_t n)
 {
 	size_t head;
