@@ -151,15 +151,22 @@ struct own_page *set_page(struct set *set, unsigned int i)
 
 bool set_drain(struct set *set, int bell)
 {
-	bool mine = false;
+	struct own_page *p = NULL;
 
 	lock_take(&set->lock);
-	for (unsigned int i = 0; i < set->page_count && !mine; i++)
-		mine = set->pages[i].page->page.bell == bell;
-	if (mine)
+	for (unsigned int i = 0; i < set->page_count && p == NULL; i++)
+		if (set->pages[i].page->page.bell == bell)
+			p = set->pages[i].page;
+	if (p != NULL) {
+		atomic_fetch_add(&p->refs, 1);
 		hidden_drain(bell);
+	}
 	lock_release(&set->lock);
-	return mine;
+	if (p == NULL)
+		return false;
+	page_heard(p);
+	page_put(p);
+	return true;
 }
 
 void set_look(struct set *set)

@@ -142,7 +142,7 @@ void set_look(struct set *set);
 struct own_page *set_page(struct set *set, unsigned int i);
 /* A thread comes from the program to wait. */
 void set_visit(struct set *set);
-/* Forgets what rang on one of the set's pages. false: it is not, or no longer, one of them. */
+/* Forgets what rang on one of the set's pages, and says of those that sleep on it that they still do. false: it is not, or no longer, one of them. */
 bool set_drain(struct set *set, int bell);
 /* Announces a sleep on page number i, see page_sleep; NULL: there are not so many. */
 struct own_page *set_sleep(struct set *set, unsigned int i, bool *deputy);

@@ -182,6 +182,14 @@ bool page_sleep(struct own_page *p, bool visited)
 	return deputy;
 }
 
+void page_heard(struct own_page *p)
+{
+	lock_take(&p->lock);
+	say(p, p->sleepers > 0 && !p->deputy);
+	lock_release(&p->lock);
+	page_look(p);
+}
+
 void page_awake(struct own_page *p, bool deputy)
 {
 	lock_take(&p->lock);

@@ -62,4 +62,10 @@ void page_use(struct own_page *p, int sets);
 bool page_sleep(struct own_page *p, bool visited);
 void page_awake(struct own_page *p, bool deputy);
 
+/*
+ * The bell was told to a thread, which may not be one of those that sleep: who has rung it takes them for awake. They are said to sleep again,
+ * and what came meanwhile is handed on.
+ */
+void page_heard(struct own_page *p);
+
 #endif
