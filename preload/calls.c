@@ -353,15 +353,6 @@ EXPORT ssize_t sendmsg(int fd, const struct msghdr *m, int flags)
 	return send_message(fd, m, flags, &patience);
 }
 
-static size_t length(const struct msghdr *m)
-{
-	size_t n = 0;
-
-	for (int i = 0; i < (int)m->msg_iovlen; i++)
-		n += m->msg_iov[i].iov_len;
-	return n;
-}
-
 /* What follows one of which a part was sent is not. */
 EXPORT int sendmmsg(int fd, struct mmsghdr *m, unsigned int n, int flags)
 {
@@ -380,7 +371,7 @@ EXPORT int sendmmsg(int fd, struct mmsghdr *m, unsigned int n, int flags)
 		if (one < 0)
 			return sent > 0 ? (int)sent : -1;
 		m[sent++].msg_len = (unsigned int)one;
-		if ((size_t)one < length(next))
+		if ((size_t)one < io_length(next->msg_iov, (int)next->msg_iovlen))
 			break;
 	}
 	return (int)sent;

@@ -60,16 +60,6 @@ void stay_plain(int fd, bool client, uint32_t reason, const union address *peer)
 
 /* ---- socket ---- */
 
-/* Its close was not seen. */
-APART static void forget_registration(int fd)
-{
-	if (!process_is_ours() || hidden_has(fd))
-		return;
-	epoll_closed(fd);
-	buffer_forget(fd);
-	table[fd].more = false;
-}
-
 EXPORT HOT int socket(int domain, int type, int protocol)
 {
 	int fd = real()->socket(domain, type, protocol);
@@ -82,8 +72,8 @@ EXPORT HOT int socket(int domain, int type, int protocol)
 		note = NOTE_FRESH;
 	if (!table_noted(fd, note) && !table_note(fd, note))
 		sock_stale(fd, note);
-	if (__builtin_expect((unsigned int)fd < TABLE_SIZE && table[fd].more, 0))
-		forget_registration(fd);
+	if (__builtin_expect((unsigned int)fd < TABLE_SIZE && table[fd].more, 0) && process_is_ours() && !hidden_has(fd))
+		more_forget(fd); /* the number's last close was not seen */
 	return fd;
 }
 

@@ -23,16 +23,21 @@
 
 /* ---- close ---- */
 
+APART void more_forget(int fd)
+{
+	epoll_closed(fd);
+	buffer_forget(fd);
+	if ((unsigned int)fd < TABLE_SIZE)
+		table[fd].more = false;
+}
+
 static void forget(int fd)
 {
 	if (table_note(fd, NOTE_NONE))
 		epoll_forget(NULL, fd);
 	else
 		sock_drop(fd);
-	epoll_closed(fd);
-	buffer_forget(fd);
-	if ((unsigned int)fd < TABLE_SIZE)
-		table[fd].more = false;
+	more_forget(fd);
 }
 
 APART static int close_known(int fd)

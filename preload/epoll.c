@@ -5,6 +5,7 @@
 
 #include "epoll_set.h"
 #include "handshake.h"
+#include "io.h"
 #include "poll.h"
 #include "real.h"
 #include "table.h"
@@ -145,16 +146,16 @@ static int wait_events(const struct request *r)
 	}
 }
 
-/* The kernel's answer to a call that began when there were no sets with connections: meanwhile there can be. whole: it has had all the time. */
-static int sort_out_late(const struct request *r, int n, bool whole)
+/* The kernel's answer to a call that began when there were no sets with connections: meanwhile there can be. */
+static int sort_out_late(const struct request *r, int n)
 {
 	struct set *set = NULL;
 	int kept;
 
-	if (n < 0 || (n == 0 && whole) || (n > 0 && !set_any()))
-		return n;
-	if (n == 0)
+	if (n == 0 && r->deadline > 0 && now_ns() < r->deadline)
 		return wait_events(r);
+	if (n <= 0 || !set_any())
+		return n;
 	kept = sort_out_made(&set, r, n);
 	if (set != NULL)
 		set_put(set);
@@ -166,40 +167,35 @@ static bool is_time(const struct timespec *t)
 	return t->tv_sec >= 0 && t->tv_nsec >= 0 && t->tv_nsec < 1000000000;
 }
 
-static bool is_short(int timeout)
+/* So long a call may wait at first. */
+static int first_ms(int timeout)
 {
-	return timeout >= 0 && timeout <= OUTSIDE_MS;
+	return timeout >= 0 && timeout <= OUTSIDE_MS ? timeout : OUTSIDE_MS;
 }
 
 EXPORT int epoll_wait(int epfd, struct epoll_event *events, int most, int timeout)
 {
 	struct request r = { epfd, events, most, deadline_in(timeout), NULL, signals_now() };
-	bool whole = is_short(timeout);
 
-	if (set_any())
-		return wait_events(&r);
-	return sort_out_late(&r, real()->epoll_wait(epfd, events, most, whole ? timeout : OUTSIDE_MS), whole);
+	return set_any() ? wait_events(&r) : sort_out_late(&r, real()->epoll_wait(epfd, events, most, first_ms(timeout)));
 }
 
 EXPORT int epoll_pwait(int epfd, struct epoll_event *events, int most, int timeout, const sigset_t *mask)
 {
 	struct request r = { epfd, events, most, deadline_in(timeout), mask, signals_now() };
-	bool whole = is_short(timeout);
 
-	if (set_any())
-		return wait_events(&r);
-	return sort_out_late(&r, real()->epoll_pwait(epfd, events, most, whole ? timeout : OUTSIDE_MS, mask), whole);
+	return set_any() ? wait_events(&r) : sort_out_late(&r, real()->epoll_pwait(epfd, events, most, first_ms(timeout), mask));
 }
 
 EXPORT int epoll_pwait2(int epfd, struct epoll_event *events, int most, const struct timespec *timeout, const sigset_t *mask)
 {
 	static const struct timespec longest = { OUTSIDE_MS / 1000, 0 };
 	struct request r = { epfd, events, most, poll_deadline(timeout), mask, signals_now() };
-	bool whole = timeout != NULL && timeout->tv_sec < longest.tv_sec;
+	bool is_short = timeout != NULL && timeout->tv_sec < longest.tv_sec;
 
 	if (timeout != NULL && !is_time(timeout))
-		return real()->epoll_pwait2(epfd, events, most, timeout, mask);
+		return (int)io_result(-EINVAL);
 	if (set_any())
 		return wait_events(&r);
-	return sort_out_late(&r, real()->epoll_pwait2(epfd, events, most, whole ? timeout : &longest, mask), whole);
+	return sort_out_late(&r, real()->epoll_pwait2(epfd, events, most, is_short ? timeout : &longest, mask));
 }

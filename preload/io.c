@@ -125,15 +125,22 @@ static inline void has_moved(struct patience *p, uint32_t handlers)
 	p->begun = true;
 }
 
+size_t io_length(const struct iovec *iov, int n)
+{
+	size_t length = 0;
+
+	for (int i = 0; i < n; i++)
+		length += iov[i].iov_len;
+	return length;
+}
+
 /* ---- reading ---- */
 
 ssize_t io_read(struct sock *s, int fd, const struct iovec *iov, int n, int flags, struct patience *p)
 {
-	size_t done = 0, wanted = 0;
+	size_t done = 0, wanted = io_length(iov, n);
 
 	p->deadline = 0;
-	for (int i = 0; i < n; i++)
-		wanted += iov[i].iov_len;
 	for (;;) {
 		uint32_t handlers = signals_seen.all;
 		ssize_t got = stream_read(&s->stream, iov, n, flags & MSG_PEEK ? 0 : done, flags & MSG_PEEK);
@@ -202,11 +209,9 @@ int io_wait_to_write(struct sock *s, int fd, ssize_t gave, int flags, struct pat
 ssize_t io_write(struct sock *s, int fd, const struct iovec *iov, int n, int flags, struct patience *p)
 {
 	bool whole = !must_not_wait(s, flags);
-	size_t done = 0, wanted = 0;
+	size_t done = 0, wanted = io_length(iov, n);
 
 	p->deadline = 0;
-	for (int i = 0; i < n; i++)
-		wanted += iov[i].iov_len;
 	while (done < wanted) {
 		uint32_t handlers = signals_seen.all;
 		ssize_t put = stream_write(&s->stream, iov, n, done, whole);

@@ -15,6 +15,9 @@ enum { IO_PLAIN = 1, IO_END = 2 };
  */
 int io_ready(struct sock *s, int fd, enum side side, int flags);
 
+/* The bytes of a list. */
+size_t io_length(const struct iovec *iov, int n);
+
 /* With the patience of their call, of which they may be one part of many: each has the socket's limit for itself. */
 ssize_t io_read(struct sock *s, int fd, const struct iovec *iov, int n, int flags, struct patience *p);
 ssize_t io_write(struct sock *s, int fd, const struct iovec *iov, int n, int flags, struct patience *p);

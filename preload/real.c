@@ -24,10 +24,6 @@ static int no_epoll_pwait2(int fd, struct epoll_event *events, int n, const stru
 {
 	int ms = -1;
 
-	if (timeout != NULL && (timeout->tv_sec < 0 || timeout->tv_nsec < 0 || timeout->tv_nsec > 999999999)) {
-		errno = EINVAL;
-		return -1;
-	}
 	if (timeout != NULL)
 		ms = timeout->tv_sec >= INT_MAX / 1000 ? INT_MAX : (int)(timeout->tv_sec * 1000 + (timeout->tv_nsec + 999999) / 1000000);
 	return real_functions.epoll_pwait(fd, events, n, ms, mask);

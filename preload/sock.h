@@ -155,6 +155,9 @@ void sock_tcp_event(struct sock *s, int fd);
 int buffer_asked(int fd);
 void buffer_forget(int fd);
 
+/* What is kept of a number beside its entry in the table is another descriptor's (control.c). */
+void more_forget(int fd);
+
 /* Whether the library keeps anything of a descriptor. */
 bool fd_known(int fd);
 
