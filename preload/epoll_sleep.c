@@ -22,7 +22,7 @@ static void hear_for_others(struct set *set, int bell)
 	if (!p->inherited)
 		(void)real()->epoll_ctl(set->fd, EPOLL_CTL_DEL, bell, NULL);
 	hidden_drain(bell);
-	page_look(p);
+	page_heard(p);
 	page_put(p);
 }
 

@@ -185,7 +185,8 @@ bool page_sleep(struct own_page *p, bool visited)
 void page_heard(struct own_page *p)
 {
 	lock_take(&p->lock);
-	say(p, p->sleepers > 0 && !p->deputy);
+	if (p->sleepers > 0 && !p->deputy) /* else what another process that has the page says stays */
+		say(p, true);
 	lock_release(&p->lock);
 	page_look(p);
 }
