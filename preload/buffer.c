@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 
 #include "buffer.h"
+#include "group.h"
 #include "table.h"
 
 static struct buffer *buffers;
@@ -190,15 +191,26 @@ void remote_close(struct remote *r)
 	free(r);
 }
 
+bool remote_is_kept(const struct remote *r)
+{
+	return r->group != NULL && r->group->awaited > 0 && !r->of_child;
+}
+
 void buffers_forget(void)
 {
+	struct remote *kept = NULL;
+
 	for (struct remote *r = remotes, *next; r != NULL; r = next) {
 		next = r->next;
-		if (!r->in_use)
+		if (remote_is_kept(r)) {
+			r->next = kept;
+			kept = r;
+		} else if (!r->in_use) {
 			remote_close(r);
+		}
 	}
 	buffers = NULL;
-	remotes = NULL;
+	remotes = kept;
 }
 
 void remotes_drop_lost(const struct group *g)

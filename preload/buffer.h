@@ -27,6 +27,7 @@ struct remote {
 	struct group *group;
 	bool in_use;
 	bool stand_in; /* nobody's: in the place of one that has gone */
+	bool of_child; /* attached by a child of fork, for a group of its parent's: nobody can be when it has closed */
 	struct remote *next; /* of all */
 };
 
@@ -58,7 +59,9 @@ void remotes_drop_lost(const struct group *g);
 /* Whether its owner is there still. */
 bool remote_has_owner(const struct remote *r);
 
-/* A child of fork begins anew, without what only its parent keeps. */
+/* A child of fork begins anew, without what only its parent keeps. Of groups that handshakes go on in it keeps what the parent is attached to. */
 void buffers_forget(void);
+/* Whether a child keeps it beside its connection. */
+bool remote_is_kept(const struct remote *r);
 
 #endif

@@ -60,7 +60,8 @@ void link_shut(struct sock *s, int fd)
 	int saved = errno;
 
 	s->tcp = s->link.group->inherited ? -1 : hidden_copy(fd);
-	(void)real()->shutdown(fd, SHUT_WR);
+	if (!s->link.peer->of_child) /* else the end comes with close, when the DMB has been detached: the peer will not keep it */
+		(void)real()->shutdown(fd, SHUT_WR);
 	if (s->tcp < 0)
 		atomic_store(&s->shared->fin, end_of_tcp(fd) == STREAM_OVER ? FIN_SEEN : FIN_NOT_SEEN);
 	errno = saved;
@@ -158,7 +159,9 @@ void link_forked(void)
 			continue;
 		hidden_close(e->tcp);
 		buffer_close(e->link.own);
-		remote_close(e->link.peer);
+		e->link.peer->in_use = false;
+		if (!remote_is_kept(e->link.peer))
+			remote_close(e->link.peer);
 	}
 	endings = NULL;
 	atomic_store(&has_endings, false);

@@ -123,6 +123,18 @@ static void renew_all(void)
 	}
 }
 
+static bool awaits_confirm(const struct sock *s)
+{
+	return sock_kind(s) == SOCK_HANDSHAKE && !s->shared->client && s->shared->awaits == CLC_CONFIRM;
+}
+
+static void await_all(void)
+{
+	for (int fd = 0, end = table_end(); fd < end; fd++)
+		if (table_has(fd) && awaits_confirm(table_sock(fd)))
+			link_await(&table_sock(fd)->link);
+}
+
 /* ---- fork ---- */
 
 static void before_fork(void)
@@ -160,6 +172,7 @@ static void in_child(void)
 	kin_come(child);
 	device_forked();
 	epoll_forked();
+	await_all();
 	link_forked();
 	arena_forked();
 	plain_forked();
@@ -171,10 +184,10 @@ static void in_child(void)
 	lock_count_off();
 }
 
-/* What this process has answered, it takes the Confirm of: the child is not attached to DMBs that the client offers again. */
+/* What this process has answered, it takes the Confirm of if it is there: then the DMB that the client offers can be kept for the next ones. */
 static void take_confirm(struct sock *s, int fd)
 {
-	if (sock_kind(s) == SOCK_HANDSHAKE && !s->shared->client && s->shared->awaits == CLC_CONFIRM)
+	if (awaits_confirm(s))
 		(void)handshake_lets(s, fd, READER);
 }
 

@@ -85,6 +85,7 @@ static void group_free(struct group *g)
 /* What is kept for the next connections is the parent's: copies that a child held would hold it for the child's life. */
 void groups_forked(void)
 {
+	buffers_forget();
 	for (struct group *g = groups, *next; g != NULL; g = next) {
 		next = g->next;
 		g->inherited = true;
@@ -98,7 +99,6 @@ void groups_forked(void)
 	atomic_store(&has_groups, false);
 	last_id = 0;
 	users = 0;
-	buffers_forget();
 }
 
 /* What it holds goes with its last user: at once, if there is none. */

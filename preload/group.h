@@ -18,6 +18,7 @@ struct group {
 	bool known;     /* the peer knows it: a server need not introduce it */
 	bool confirmed; /* the device has said who the peer is */
 	bool inherited; /* from the parent, by fork */
+	unsigned int awaited; /* handshakes that a child of fork goes on with */
 	unsigned int users;
 	int64_t idle_since;
 	uint32_t heard;  /* the device's word when the peer's DMBs that are kept were looked after */

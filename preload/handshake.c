@@ -399,9 +399,11 @@ void handshake_last(struct sock *s, int fd)
 
 bool handshake_lets(struct sock *s, int fd, enum side side)
 {
+	bool own = !s->shared->client && self_has_clients(); /* before: one that ends now has sent its Confirm */
+
 	if (handshake_drive(s, fd) || (side == WRITER && has_declined(s)))
 		return true;
-	if (s->shared->client || !self_has_clients())
+	if (!own)
 		return false;
 	self_drive();
 	return handshake_drive(s, fd);

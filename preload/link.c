@@ -25,6 +25,29 @@ static int64_t reason(struct device *d, int err)
 	return SMC_DECL_MEM;
 }
 
+/* ---- forks ---- */
+
+void link_await(struct link *l)
+{
+	if (l->group == NULL || l->awaited)
+		return;
+	l->awaited = true;
+	l->group->awaited++;
+}
+
+static void await_no_more(struct link *l)
+{
+	struct remote *r;
+
+	if (!l->awaited)
+		return;
+	l->awaited = false;
+	if (--l->group->awaited > 0)
+		return;
+	while ((r = remote_resting(l->group)) != NULL)
+		remote_close(r);
+}
+
 /* ---- the end ---- */
 
 void link_finish(struct link *l, bool own, bool peers)
@@ -35,11 +58,12 @@ void link_finish(struct link *l, bool own, bool peers)
 		l->peer->in_use = false;
 		if (l->peer->stand_in)
 			own = peers = false;
-		if (!peers || g == NULL || !group_usable(g))
+		if ((!peers || g == NULL || !group_usable(g)) && !remote_is_kept(l->peer))
 			remote_close(l->peer);
 	}
 	if (l->own != NULL)
 		group_give_buffer(g, l->own, own);
+	await_no_more(l);
 	if (g != NULL) {
 		group_give_bit(g, l->own_bit);
 		group_leave(g);
@@ -132,8 +156,13 @@ static int attach(struct link *l, struct device *d, enum role role, const struct
 
 	if (from->size > SMC_MAX_COMPRESSED || buffer_is_own(from->token, role))
 		return -EPROTO;
-	if (r == NULL)
-		return device_noted(d, remote_attach(d, from->token, size, &l->peer));
+	if (r == NULL) {
+		int err = remote_attach(d, from->token, size, &l->peer);
+
+		if (err == 0)
+			l->peer->of_child = l->group != NULL && l->group->inherited;
+		return device_noted(d, err);
+	}
 	if (r->in_use)
 		return -EBUSY;
 	if (r->dmb.size != size) {
@@ -150,6 +179,7 @@ static int confirm_locked(struct link *l, struct device *d, const struct clc_ans
 	struct group *g = l->group;
 	int err = attach(l, d, ROLE_SERVER, confirm);
 
+	await_no_more(l);
 	if (err != 0)
 		return err;
 	if (g->peer != 0 && l->peer->owner != g->peer)

@@ -26,6 +26,7 @@ struct link {
 	struct remote *peer;
 	uint16_t own_bit, peer_bit;
 	bool first, told, pages;
+	bool awaited; /* answered by the parent, before a fork, and not confirmed yet */
 	size_t lost; /* the size of the peer's DMB, which had gone already */
 };
 
@@ -91,7 +92,12 @@ struct own_page *link_page(const struct link *l);
  */
 bool link_shares_cpu(const struct link *l, int64_t now);
 
-/* A child of fork has no part in its parent's groups. */
+/*
+ * A child of fork has no part in its parent's groups. But where its parent has answered a client the child may be the one that takes the
+ * Confirm, and finds a DMB there that the parent has stayed attached to, which nobody else can be: until then the child keeps its copies.
+ * link_await comes before link_forked.
+ */
+void link_await(struct link *l);
 void link_forked(void);
 extern struct lock link_lock;
 

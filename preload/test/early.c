@@ -152,6 +152,68 @@ static void served_by_child(void)
 	}
 }
 
+/*
+ * A server that answers and then forks, before its client's program comes to the first byte: the child takes the client's Confirm. The
+ * parent serves every other connection, and so is attached to DMBs of the client's that come again; children live on when theirs are over.
+ */
+static void forked_after_answer(void)
+{
+	enum { CONNECTIONS = 8 };
+	int listener = listen_any(), go[2], end[2], fd;
+	pid_t client, children[CONNECTIONS] = { 0 };
+
+	check(pipe(go) == 0 && pipe(end) == 0);
+	client = fork();
+	check(client >= 0);
+	if (client == 0) {
+		int first = connect_to(listener); /* its DMB is in use all the time */
+
+		says(first, "hello");
+		wants(first, "reply");
+		for (int i = 0; i < CONNECTIONS; i++) {
+			fd = connect_to(listener);
+			wants(go[0], "go");
+			says(fd, "hello");
+			wants(fd, "reply");
+			wants_end(fd);
+			check(close(fd) == 0);
+		}
+		_exit(0);
+	}
+	fd = accept_one(listener);
+	wants(fd, "hello");
+	says(fd, "reply");
+	for (int i = 0; i < CONNECTIONS; i++) {
+		int served = accept_one(listener);
+
+		check(usleep(50000) == 0); /* the client's connect waits no longer */
+		check(!is_readable(served));
+		children[i] = i % 2 == 0 ? fork() : 0;
+		check(children[i] >= 0);
+		if (i % 2 == 0 && children[i] == 0) {
+			wants(served, "hello");
+			says(served, "reply");
+			check(close(served) == 0);
+			wants(end[0], "end");
+			_exit(0);
+		}
+		says(go[1], "go");
+		if (i % 2 != 0) {
+			wants(served, "hello");
+			says(served, "reply");
+		}
+		check(close(served) == 0);
+	}
+	ended_well(client);
+	wants_end(fd);
+	for (int i = 0; i < CONNECTIONS; i += 2)
+		says(end[1], "end");
+	for (int i = 0; i < CONNECTIONS; i += 2)
+		ended_well(children[i]);
+	check(close(fd) == 0 && close(listener) == 0);
+	check(close(go[0]) == 0 && close(go[1]) == 0 && close(end[0]) == 0 && close(end[1]) == 0);
+}
+
 /* ---- without waiting ---- */
 
 static int connect_without_waiting(int listener)
@@ -300,6 +362,7 @@ void test_early(void)
 	RUN(half_close_before_accept);
 	RUN(server_speaks_first);
 	RUN(served_by_child);
+	RUN(forked_after_answer);
 	RUN(writable_is_written);
 	RUN(write_without_waiting);
 	RUN(write_once);
