@@ -203,6 +203,7 @@ void buffers_forget(void)
 	for (struct remote *r = remotes, *next; r != NULL; r = next) {
 		next = r->next;
 		if (remote_is_kept(r)) {
+			r->in_use = false;
 			r->next = kept;
 			kept = r;
 		} else if (!r->in_use) {

@@ -17,6 +17,7 @@ struct buffer {
 	uint32_t met; /* the device's word when it was last known to have its peer, if ever it had one */
 	enum role role;
 	struct buffer *next;               /* in a pool */
+	int64_t pooled;                    /* since when */
 	struct buffer *before, *behind;    /* of all */
 };
 

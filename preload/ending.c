@@ -60,7 +60,9 @@ void link_shut(struct sock *s, int fd)
 	int saved = errno;
 
 	s->tcp = s->link.group->inherited ? -1 : hidden_copy(fd);
-	if (!s->link.peer->of_child) /* else the end comes with close, when the DMB has been detached: the peer will not keep it */
+	if (s->link.peer->of_child)
+		tcp_reset(fd); /* the peer is not to keep a DMB that nobody can be attached to again */
+	else
 		(void)real()->shutdown(fd, SHUT_WR);
 	if (s->tcp < 0)
 		atomic_store(&s->shared->fin, end_of_tcp(fd) == STREAM_OVER ? FIN_SEEN : FIN_NOT_SEEN);
@@ -162,6 +164,7 @@ void link_forked(void)
 		e->link.peer->in_use = false;
 		if (!remote_is_kept(e->link.peer))
 			remote_close(e->link.peer);
+		e->link.group->users--;
 	}
 	endings = NULL;
 	atomic_store(&has_endings, false);

@@ -98,6 +98,7 @@ static void renew(struct sock *s)
 	s->place = child;
 	s->fds = s->refs = 0;
 	s->waits_for_server = false;
+	link_renew(&s->link);
 	if (s->link.group != NULL && s->link.group->page != NULL && page_forked(s->link.group->page, s->link.own_bit, s))
 		s->refs++;
 	s->refs += items_forked(s);
@@ -123,16 +124,14 @@ static void renew_all(void)
 	}
 }
 
-static bool awaits_confirm(const struct sock *s)
-{
-	return sock_kind(s) == SOCK_HANDSHAKE && !s->shared->client && s->shared->awaits == CLC_CONFIRM;
-}
-
 static void await_all(void)
 {
-	for (int fd = 0, end = table_end(); fd < end; fd++)
-		if (table_has(fd) && awaits_confirm(table_sock(fd)))
-			link_await(&table_sock(fd)->link);
+	for (int fd = 0, end = table_end(); fd < end; fd++) {
+		struct sock *s = table_has(fd) ? table_sock(fd) : NULL;
+
+		if (s != NULL && sock_kind(s) == SOCK_HANDSHAKE && !s->shared->client)
+			link_await(&s->link);
+	}
 }
 
 /* ---- fork ---- */
@@ -187,7 +186,7 @@ static void in_child(void)
 /* What this process has answered, it takes the Confirm of if it is there: then the DMB that the client offers can be kept for the next ones. */
 static void take_confirm(struct sock *s, int fd)
 {
-	if (awaits_confirm(s))
+	if (sock_kind(s) == SOCK_HANDSHAKE && !s->shared->client && s->shared->awaits == CLC_CONFIRM)
 		(void)handshake_lets(s, fd, READER);
 }
 

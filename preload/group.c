@@ -82,7 +82,10 @@ static void group_free(struct group *g)
 	free(g);
 }
 
-/* What is kept for the next connections is the parent's: copies that a child held would hold it for the child's life. */
+/*
+ * What is kept for the next connections is the parent's: copies that a child held would hold it for the child's life. It keeps only what a
+ * handshake that it may go on with can need.
+ */
 void groups_forked(void)
 {
 	buffers_forget();
@@ -101,8 +104,7 @@ void groups_forked(void)
 	users = 0;
 }
 
-/* What it holds goes with its last user: at once, if there is none. */
-static void retire(struct group *g)
+void group_retire(struct group *g)
 {
 	unlink_group(g);
 	if (g->users == 0)
@@ -159,7 +161,7 @@ struct group *group_of_client(struct device *d, uint32_t peer, const unsigned ch
 	struct group *g = peer != 0 ? find(d, ROLE_SERVER, peer, 0) : NULL;
 
 	if (g != NULL && (!group_usable(g) || memcmp(g->eid, eid, CLC_EID) != 0 || (g->users == 0 && peer_gone(g)))) {
-		retire(g);
+		group_retire(g);
 		g = NULL;
 	}
 	if (g == NULL)
@@ -173,7 +175,7 @@ struct group *group_of_server(struct device *d, uint32_t peer, uint32_t id, bool
 	struct group *g = find(d, ROLE_CLIENT, peer, id);
 
 	if (g != NULL && (!group_usable(g) || memcmp(g->eid, eid, CLC_EID) != 0)) {
-		retire(g);
+		group_retire(g);
 		g = NULL;
 	}
 	if (g == NULL && first) {
@@ -212,12 +214,12 @@ static size_t default_size(void)
 	return users <= 8 ? SMC_MAX_BUFFER : users <= 16 ? 256 << 10 : 64 << 10;
 }
 
-static struct buffer *from_pool(struct group *g, size_t size, bool larger)
+static struct buffer *from_pool(struct group *g, size_t size, bool larger, int64_t before)
 {
 	for (struct buffer **at = &g->pool; *at != NULL;) {
 		struct buffer *b = *at;
 
-		if (b->dmb.size < size || (b->dmb.size > size && !larger) || b->epoch != procs_epoch(g->device->procs) ||
+		if (b->pooled > before || b->dmb.size < size || (b->dmb.size > size && !larger) || b->epoch != procs_epoch(g->device->procs) ||
 		    b->separated != procs_separated(g->device->procs)) {
 			at = &b->next;
 			continue;
@@ -248,13 +250,13 @@ static bool drop_pools(void)
 	return any;
 }
 
-int group_take_buffer(struct group *g, uint8_t n, struct buffer **b)
+int group_take_buffer(struct group *g, uint8_t n, int64_t before, struct buffer **b)
 {
 	struct ismfs_procs *procs = g->device->procs;
 	size_t size = n == ANY_BUFFER ? default_size() : (size_t)SMC_MIN_BUFFER << n, wanted = size;
 	int err;
 
-	*b = from_pool(g, size, n == ANY_BUFFER);
+	*b = from_pool(g, size, n == ANY_BUFFER, before);
 	if (*b != NULL) {
 		count_one(procs, COUNT_RX_REUSE);
 		count_buffer(procs, (*b)->dmb.size);
@@ -282,6 +284,7 @@ void group_give_buffer(struct group *g, struct buffer *b, bool reusable)
 	if (!g->inherited)
 		count_add(g->device->procs, COUNT_RX_USAGE, -(int64_t)b->dmb.size);
 	if (reusable && g->peer != 0 && group_usable(g) && b->epoch == g->epoch && g->pooled < MOST_POOLED) {
+		b->pooled = now_ns();
 		b->next = g->pool;
 		g->pool = b;
 		g->pooled++;

@@ -39,14 +39,16 @@ struct group {
 struct group *group_of_client(struct device *d, uint32_t peer, const unsigned char *eid);
 struct group *group_of_server(struct device *d, uint32_t peer, uint32_t id, bool first, const unsigned char *eid);
 void group_leave(struct group *g);
+/* No new connection finds it. What it holds goes with its last user: at once, if there is none. */
+void group_retire(struct group *g);
 bool group_usable(const struct group *g);
 bool group_has_pages(const struct group *g);
 
 /*
  * A DMB from the pool that is as a new one would be, or a new one, smaller if memory is short. Of ANY_BUFFER the size goes by how many
- * connections this process has (docs/smc_run.md), and a larger one from the pool will do. Negative errno.
+ * connections this process has (docs/smc_run.md), and a larger one from the pool will do. before: in the pool since then. Negative errno.
  */
-int group_take_buffer(struct group *g, uint8_t size, struct buffer **b);
+int group_take_buffer(struct group *g, uint8_t size, int64_t before, struct buffer **b);
 void group_give_buffer(struct group *g, struct buffer *b, bool reusable);
 
 /* Bits of the own page, 0: none is left. */

@@ -171,7 +171,8 @@ static void accepted(struct sock *s, int fd, const unsigned char *b, size_t n)
 	servers_took_up(&s->shared->peer);
 	code = clc_check_accept(&s->shared->sent, &accept);
 	if (code == 0)
-		code = link_connect(&s->link, s->device, &accept, environment_buffer(atomic_load(&s->shared->buffer)), &confirm);
+		code = link_connect(&s->link, s->device, &accept, s->shared->proposed, environment_buffer(atomic_load(&s->shared->buffer)),
+				    &confirm);
 	if (code < 0)
 		settle_failed(s, fd, (int)-code);
 	else if (code > 0)
@@ -296,6 +297,10 @@ static bool step(struct sock *s, int fd)
 
 	if (sock_kind(s) == SOCK_CONNECTING)
 		return connecting(s, fd);
+	if ((sh->awaits == CLC_CONFIRM || sh->awaits == AWAITS_END) && s->link.group == NULL) {
+		atomic_store(&s->elsewhere, true); /* another process has answered */
+		return true;
+	}
 	if (sh->awaits == AWAITS_END)
 		return outlive(s, fd);
 	if (has_declined(s))

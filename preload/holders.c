@@ -58,6 +58,12 @@ static void move(struct places *p, unsigned int place)
 	add(p, place);
 }
 
+/* Whether this process could be the last one to close: until another one has claimed the connection. */
+static bool is_end(const struct sock *s)
+{
+	return atomic_load(&s->shared->kind) != SOCK_SMC || s->stream.own != NULL;
+}
+
 void holders_expect(struct sock *s, unsigned int child)
 {
 	struct holders *h = &s->shared->holders;
@@ -65,7 +71,7 @@ void holders_expect(struct sock *s, unsigned int child)
 	bool end;
 
 	lock_take(&h->lock);
-	end = sock_kind(s) != SOCK_ELSEWHERE;
+	end = is_end(s);
 	if (s->place != self) {
 		move(&h->all, self);
 		if (end)
@@ -98,7 +104,7 @@ bool holders_close(struct sock *s)
 	bool last = false;
 
 	lock_take(&h->lock);
-	if (s->held && sock_kind(s) != SOCK_ELSEWHERE) {
+	if (s->held && is_end(s)) {
 		take_away(&h->ends, s->place);
 		last = !any_lives(&h->ends, false);
 		if (last)

@@ -48,6 +48,15 @@ static void await_no_more(struct link *l)
 		remote_close(r);
 }
 
+/* Groups that new connections do not find any more are the parent's, too; and of peers' DMBs only those of connections are in use. */
+void link_renew(struct link *l)
+{
+	if (l->group != NULL)
+		l->group->inherited = true;
+	if (l->peer != NULL)
+		l->peer->in_use = true;
+}
+
 /* ---- the end ---- */
 
 void link_finish(struct link *l, bool own, bool peers)
@@ -115,7 +124,7 @@ int64_t link_serve(struct link *l, struct device *d, uint32_t peer, uint8_t size
 	lock_take(&link_lock);
 	endings_sweep(now_ns());
 	l->group = group_of_client(d, peer, accept->eid);
-	err = l->group == NULL ? -ENOMEM : group_take_buffer(l->group, size, &l->own);
+	err = l->group == NULL ? -ENOMEM : group_take_buffer(l->group, size, INT64_MAX, &l->own);
 	if (err == 0) {
 		l->first = !l->group->known;
 		l->own_bit = group_take_bit(l->group);
@@ -170,6 +179,7 @@ static int attach(struct link *l, struct device *d, enum role role, const struct
 		return -EMSGSIZE;
 	}
 	r->in_use = true;
+	r->group = l->group; /* a client's is known when it has seen whose DMB it is */
 	l->peer = r;
 	return 0;
 }
@@ -188,8 +198,10 @@ static int confirm_locked(struct link *l, struct device *d, const struct clc_ans
 	l->peer_bit = confirm->bit;
 	if (confirm->first_contact && confirm->page != 0) {
 		err = group_join_page(g, confirm->page);
-		if (err != 0)
+		if (err != 0) {
+			group_retire(g); /* a child of fork may be attached to it: the next connections begin anew */
 			return err;
+		}
 	}
 	l->pages = (!confirm->first_contact || confirm->page != 0) && group_has_pages(g);
 	if (confirm->first_contact)
@@ -221,7 +233,19 @@ int link_outlive(struct link *l)
 	return buffer_was_met(l->own) ? remote_stand_in(l->lost, &l->peer) : -ENOENT;
 }
 
-static int64_t connect_locked(struct link *l, struct device *d, const struct clc_answer *accept, uint8_t size, struct clc_answer *confirm)
+/*
+ * A server may have forked since it has answered, and its child is attached to no DMB of later connections. When it has answered nobody can tell
+ * where the answer was not taken at once.
+ */
+static int64_t attached_before(int64_t proposed)
+{
+	enum { AT_ONCE_NS = 20000000 };
+
+	return now_ns() - proposed < AT_ONCE_NS ? INT64_MAX : proposed;
+}
+
+static int64_t connect_locked(struct link *l, struct device *d, const struct clc_answer *accept, int64_t proposed, uint8_t size,
+			      struct clc_answer *confirm)
 {
 	struct group *g;
 	int err = attach(l, d, ROLE_CLIENT, accept);
@@ -236,7 +260,7 @@ static int64_t connect_locked(struct link *l, struct device *d, const struct clc
 		return l->first ? SMC_DECL_MEM : SMC_DECL_SYNCERR;
 	l->peer->group = g;
 	l->peer_bit = accept->bit;
-	err = group_take_buffer(g, size, &l->own);
+	err = group_take_buffer(g, size, attached_before(proposed), &l->own);
 	if (err != 0)
 		return reason(d, err);
 	l->own_bit = group_take_bit(g);
@@ -255,14 +279,15 @@ static int64_t connect_locked(struct link *l, struct device *d, const struct clc
 	return 0;
 }
 
-int64_t link_connect(struct link *l, struct device *d, const struct clc_answer *accept, uint8_t size, struct clc_answer *confirm)
+int64_t link_connect(struct link *l, struct device *d, const struct clc_answer *accept, int64_t proposed, uint8_t size,
+		     struct clc_answer *confirm)
 {
 	int64_t code;
 
 	memset(l, 0, sizeof(*l));
 	lock_take(&link_lock);
 	endings_sweep(now_ns());
-	code = connect_locked(l, d, accept, size, confirm);
+	code = connect_locked(l, d, accept, proposed, size, confirm);
 	lock_release(&link_lock);
 	if (code != 0)
 		link_abandon(l, false);

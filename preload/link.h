@@ -26,7 +26,7 @@ struct link {
 	struct remote *peer;
 	uint16_t own_bit, peer_bit;
 	bool first, told, pages;
-	bool awaited; /* answered by the parent, before a fork, and not confirmed yet */
+	bool awaited; /* answered by the parent, before a fork, and not confirmed by this process */
 	size_t lost; /* the size of the peer's DMB, which had gone already */
 };
 
@@ -41,8 +41,9 @@ int64_t link_confirmed(struct link *l, struct device *d, const struct clc_answer
  * all that it had to say, which lies in the own DMB. -ENOENT: it never came there.
  */
 int link_outlive(struct link *l);
-/* The client's half, in answer to an Accept; fills in the Confirm. */
-int64_t link_connect(struct link *l, struct device *d, const struct clc_answer *accept, uint8_t size, struct clc_answer *confirm);
+/* The client's half, in answer to an Accept; fills in the Confirm. proposed: when. */
+int64_t link_connect(struct link *l, struct device *d, const struct clc_answer *accept, int64_t proposed, uint8_t size,
+		     struct clc_answer *confirm);
 
 /* Gives up what no connection has come from. out_of_sync: the client does not know the group. */
 void link_abandon(struct link *l, bool out_of_sync);
@@ -51,7 +52,8 @@ void link_abandon(struct link *l, bool out_of_sync);
 int link_open(struct link *l, struct device *d, struct sock *s);
 
 /*
- * This side has written its last word, and TCP says so to the peer, which may have part of the ring lent until it has shut down TCP, too.
+ * This side has written its last word, and TCP says so to the peer, which may have part of the ring lent until it has shut down TCP, too: by
+ * a FIN, or by a reset if the peer's DMB cannot be used again.
  * Its end is heard on a copy of the descriptor; where this process will not see it, since it is not the one that keeps the DMBs, it is
  * looked for once.
  */
@@ -94,11 +96,13 @@ bool link_shares_cpu(const struct link *l, int64_t now);
 
 /*
  * A child of fork has no part in its parent's groups. But where its parent has answered a client the child may be the one that takes the
- * Confirm, and finds a DMB there that the parent has stayed attached to, which nobody else can be: until then the child keeps its copies.
- * link_await comes before link_forked.
+ * Confirm, and finds a DMB there that the parent has stayed attached to, which nobody else can be: until then, or until it closes its copy
+ * of the connection, the child keeps what the parent was attached to. link_await comes before link_forked.
  */
 void link_await(struct link *l);
 void link_forked(void);
+/* One that the child has, too; after link_forked. */
+void link_renew(struct link *l);
 extern struct lock link_lock;
 
 #endif

@@ -68,6 +68,7 @@ struct sock *sock_new(enum kind kind, bool client)
 	s->last = false;
 	s->tcp = -1;
 	s->waits_for_server = false;
+	s->elsewhere = false;
 	s->held = true;
 	s->forks = 0;
 	s->waiters[READER] = s->waiters[WRITER] = 0;

@@ -9,7 +9,7 @@
  *   PLAIN        fallen back: everything is the kernel's, only the description in conns is kept
  *   FAILED       the handshake ended without a connection, TCP is reset
  *   LISTENER
- *   ELSEWHERE    SMC by a handshake that another process did after the fork: this one has only the descriptor
+ *   ELSEWHERE    another process has answered the client after the fork, or is SMC with it: this one has only the descriptor
  *
  * What the processes that share a socket after a fork must agree on lies in shared memory (struct shared); the rest is each one's.
  */
@@ -89,6 +89,7 @@ struct sock {
 	bool last;           /* nor in another process that could close */
 	int tcp;             /* a copy of the descriptor, once TCP is shut down; -1: none */
 	_Atomic bool waits_for_server; /* self.c */
+	_Atomic bool elsewhere; /* SOCK_HANDSHAKE: another process goes on with it */
 	bool held;           /* this process is one of the holders */
 	unsigned int place;  /* under this place */
 	uint32_t forks;      /* the fork under way that has counted its child */
@@ -99,7 +100,7 @@ static inline int sock_kind(const struct sock *s)
 {
 	int kind = atomic_load_explicit(&s->shared->kind, memory_order_acquire);
 
-	return kind == SOCK_SMC && s->stream.own == NULL ? SOCK_ELSEWHERE : kind;
+	return (kind == SOCK_SMC && s->stream.own == NULL) || (kind == SOCK_HANDSHAKE && atomic_load(&s->elsewhere)) ? SOCK_ELSEWHERE : kind;
 }
 
 /* A new one with one descriptor and two references, the table's and the caller's. NULL: no memory. */

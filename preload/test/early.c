@@ -191,6 +191,7 @@ static void forked_after_answer(void)
 		children[i] = i % 2 == 0 ? fork() : 0;
 		check(children[i] >= 0);
 		if (i % 2 == 0 && children[i] == 0) {
+			check(close(end[1]) == 0); /* it ends with its parent */
 			wants(served, "hello");
 			says(served, "reply");
 			check(close(served) == 0);
@@ -212,6 +213,89 @@ static void forked_after_answer(void)
 		ended_well(children[i]);
 	check(close(fd) == 0 && close(listener) == 0);
 	check(close(go[0]) == 0 && close(go[1]) == 0 && close(end[0]) == 0 && close(end[1]) == 0);
+}
+
+/* The parent has served another one of the client's connections, which came and went, before the client's program comes to the first byte. */
+static void forked_before_others(void)
+{
+	int listener = listen_any(), go[2], first, served, fd;
+	pid_t client, child;
+
+	check(pipe(go) == 0);
+	client = fork();
+	check(client >= 0);
+	if (client == 0) {
+		int late;
+
+		first = connect_to(listener);
+		says(first, "hello");
+		wants(first, "reply");
+		late = connect_to(listener);
+		wants(go[0], "go");
+		fd = connect_to(listener);
+		says(fd, "hello");
+		wants(fd, "reply");
+		wants_end(fd);
+		check(close(fd) == 0 && usleep(20000) == 0);
+		says(late, "hello");
+		wants(late, "reply");
+		_exit(0);
+	}
+	first = accept_one(listener);
+	wants(first, "hello");
+	says(first, "reply");
+	fd = accept_one(listener);
+	check(usleep(50000) == 0); /* the client's connect waits no longer */
+	check(!is_readable(fd));
+	child = fork();
+	check(child >= 0);
+	if (child == 0) {
+		wants(fd, "hello");
+		says(fd, "reply");
+		_exit(0);
+	}
+	says(go[1], "go");
+	served = accept_one(listener);
+	wants(served, "hello");
+	says(served, "reply");
+	check(close(served) == 0);
+	ended_well(child);
+	ended_well(client);
+	wants_end(first);
+	check(close(first) == 0 && close(fd) == 0 && close(listener) == 0 && close(go[0]) == 0 && close(go[1]) == 0);
+}
+
+/* A child answers; its parent, which has the connection, too, forks again and waits, when the client's last message of the handshake is there. */
+static void answered_by_child(void)
+{
+	int listener = listen_any(), told[2], go[2], fd;
+	pid_t client = start_client(listener), child, other;
+
+	check(pipe(told) == 0 && pipe(go) == 0);
+	fd = accept_one(listener);
+	child = fork();
+	check(child >= 0);
+	if (child == 0) {
+		check(close(go[1]) == 0 && usleep(10000) == 0);
+		(void)is_readable(fd);
+		says(told[1], "told");
+		wants(go[0], "go");
+		wants(fd, "hello");
+		says(fd, "hello");
+		_exit(0);
+	}
+	wants(told[0], "told");
+	check(usleep(10000) == 0);
+	other = fork();
+	check(other >= 0);
+	if (other == 0)
+		_exit(0);
+	ended_well(other);
+	says(go[1], "go");
+	ended_well(child);
+	check(close(fd) == 0);
+	ended_well(client);
+	check(close(listener) == 0 && close(told[0]) == 0 && close(told[1]) == 0 && close(go[0]) == 0 && close(go[1]) == 0);
 }
 
 /* ---- without waiting ---- */
@@ -363,6 +447,8 @@ void test_early(void)
 	RUN(server_speaks_first);
 	RUN(served_by_child);
 	RUN(forked_after_answer);
+	RUN(forked_before_others);
+	RUN(answered_by_child);
 	RUN(writable_is_written);
 	RUN(write_without_waiting);
 	RUN(write_once);
