@@ -153,7 +153,7 @@ bool declined_pass(struct sock *s, int fd)
 
 /* ---- close ---- */
 
-/* Nothing of the client's stays unread, which would be a reset. */
+/* Nothing of the client's stays unread, which would be a reset. To a client that is later still nobody answers: the end is all that it sees. */
 static bool refuse(struct sock *s, int fd)
 {
 	struct pollfd in = { .fd = fd, .events = POLLIN };
@@ -165,7 +165,7 @@ static bool refuse(struct sock *s, int fd)
 	(void)real()->poll(&in, 1, CLOSE_WAIT_MS);
 	n = message_next(fd, b, &h);
 	if (n <= 0 || h.type != CLC_PROPOSAL)
-		return n == -ENODATA || (n > 0 && h.type == CLC_DECLINE);
+		return n == 0 || n == -ENODATA || (n > 0 && h.type == CLC_DECLINE);
 	if (message_take_decline(fd, &code) != 1 || code != CLOSES)
 		(void)message_send_decline(fd, CLOSES);
 	note_fallback(s, fd, CLOSES, 0);

@@ -308,8 +308,8 @@ static bool step(struct sock *s, int fd)
 	n = message_next(fd, b, &h);
 	if (n == 0)
 		return declined_late(s, fd);
-	if (n == -ENODATA && sh->awaits == CLC_PROPOSAL) {
-		settle_plain(s, fd, SMC_DECL_PEERNOSMC, 0); /* it has closed before it said anything */
+	if (n == -ENODATA && sh->awaits != CLC_CONFIRM) {
+		settle_plain(s, fd, SMC_DECL_PEERNOSMC, 0); /* it has closed before it said anything: over TCP no error */
 		return true;
 	}
 	if (n < 0) {

@@ -3,7 +3,10 @@
 package tests
 
 import (
+	"errors"
 	"fmt"
+	"io"
+	"net"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -95,6 +98,49 @@ func TestRunGivesUp(t *testing.T) {
 			d.WantCount(0)
 		})
 	}
+}
+
+// TestRunClosedFirst: whoever closes before the handshake's first message is there ends the connection, and resets nothing.
+func TestRunClosedFirst(t *testing.T) {
+	need(t, "python3")
+	d := mountSMC(t)
+	a := startAttacker(t, d)
+	t.Run("server", func(t *testing.T) {
+		port := freePort(t)
+		server := d.start(underRun, "python3", "-c", `
+import socket, sys
+l = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+l.accept()[0].close()
+`, port)
+		listening(t, port)
+		c := a.Attack(&peerListener{Address: "127.0.0.1:" + port})
+		server.wantEnd(t)
+		for range 2 {
+			if b, err := c.ReadFull(1); !errors.Is(err, io.EOF) {
+				t.Fatalf("after the server's end the client reads %q, %v", b, err)
+			}
+			p := a.Proposal()
+			c.say(encoded(&p))
+		}
+	})
+	t.Run("server, seen by a client", func(t *testing.T) {
+		l := a.Listen(marked, "tcp", "127.0.0.1:0")
+		_, port, _ := net.SplitHostPort(l.Address)
+		client := d.start(underRun, "python3", "-c", `
+import socket, sys
+print("reads", socket.create_connection(("127.0.0.1", int(sys.argv[1]))).recv(1))
+`, port)
+		c := a.assault(l.MustAccept())
+		if _, err := c.hear(); err != nil {
+			t.Fatalf("the Proposal: %v", err)
+		}
+		wantError(t, "Close", c.Close(), nil)
+		client.wantEnd(t)
+		if out := client.out.String(); !strings.HasSuffix(out, "reads b''\n") {
+			t.Errorf("the client says %q", out)
+		}
+	})
+	d.WantCount(0)
 }
 
 // TestRunCrossing: a server under smc_run that has declined takes off the Decline of a client that gave up at the same time, and nothing

@@ -305,9 +305,13 @@ void stream_check_links(struct stream *s)
 uint8_t stream_smc_state(struct stream *s, uint8_t *shutdown)
 {
 	const struct smc_machine *m = &s->state->machine;
+	uint8_t state;
 
+	lock_take(&s->state->lock);
 	*shutdown = (uint8_t)((m->no_read ? 1 : 0) | (m->tx != 0 ? 2 : 0));
-	return m->state;
+	state = m->state;
+	lock_release(&s->state->lock);
+	return state;
 }
 
 /* ---- counting ---- */
