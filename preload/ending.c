@@ -86,10 +86,13 @@ static bool waits(struct ending *e, enum stream_end end, int64_t now)
 /* How far the end has come. A peer whose TCP has ended has said its last word before that, or never will: it was killed. */
 static enum stream_end end_of(const struct ending *e, bool look)
 {
-	enum stream_end end = stream_end_of(&e->stream);
+	enum stream_end end = stream_end_of(&e->stream), tcp;
 
-	if (end != STREAM_ENDING || !look || e->tcp < 0 || !atomic_load(&e->shared->stream.finished) || end_of_tcp(e->tcp) == STREAM_ENDING)
+	if (end != STREAM_ENDING || !look || e->tcp < 0 || !atomic_load(&e->shared->stream.finished))
 		return end;
+	tcp = end_of_tcp(e->tcp);
+	if (tcp != STREAM_OVER)
+		return tcp;
 	end = stream_end_of(&e->stream);
 	return end == STREAM_ENDING ? STREAM_LOST : end;
 }

@@ -125,14 +125,23 @@ static int ask(const struct sock *s, int fd)
 	return answer;
 }
 
+/* A server that has closed already answers a message by a reset, which the program would see. */
+static bool has_ended(int fd)
+{
+	struct pollfd end = { .fd = fd, .events = POLLRDHUP };
+
+	return real()->poll(&end, 1, 0) > 0;
+}
+
 void handshake_connected(struct sock *s, int fd)
 {
 	int answer = ask(s, fd);
+	bool promised = answer == SMCOPT_SMC || answer == SMCOPT_KERNEL;
 
 	s->shared->kernel = answer == SMCOPT_KERNEL;
-	if (answer == SMCOPT_SMC || answer == SMCOPT_KERNEL)
+	if (promised && !has_ended(fd))
 		propose(s, fd);
-	else if (answer == SMCOPT_PLAIN)
+	else if (promised || answer == SMCOPT_PLAIN)
 		settle_plain(s, fd, SMC_DECL_PEERNOSMC, 0);
 	else
 		settle_failed(s, fd, ECONNRESET); /* nobody can tell what the server has been promised */
@@ -297,8 +306,8 @@ static bool step(struct sock *s, int fd)
 
 	if (sock_kind(s) == SOCK_CONNECTING)
 		return connecting(s, fd);
-	if ((sh->awaits == CLC_CONFIRM || sh->awaits == AWAITS_END) && s->link.group == NULL) {
-		atomic_store(&s->elsewhere, true); /* another process has answered */
+	if ((sh->awaits == CLC_CONFIRM && s->link.group == NULL) || (sh->awaits == AWAITS_END && s->link.lost == 0)) {
+		atomic_store(&s->elsewhere, true); /* another process has answered, or the Confirm */
 		return true;
 	}
 	if (sh->awaits == AWAITS_END)

@@ -304,8 +304,8 @@ void link_abandon(struct link *l, bool out_of_sync)
 		l->own = NULL;
 	}
 	link_finish(l, l->peer == NULL, false);
+	memset(l, 0, sizeof(*l)); /* before a fork can copy it */
 	lock_release(&link_lock);
-	memset(l, 0, sizeof(*l));
 }
 
 int link_open(struct link *l, struct device *d, struct sock *s)

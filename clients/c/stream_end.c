@@ -254,6 +254,7 @@ void stream_tcp_ended(struct stream *s, bool reset)
 	lock_take(&st->lock);
 	if (!st->tcp_ended) {
 		st->tcp_ended = true;
+		st->spoiled = st->spoiled || reset; /* the kernel tells of a reset once */
 		stream_accept_locked(s);
 		if (st->fault == 0 && !st->finished)
 			peer_gone(s, reset ? ISMFS_PEER_CONN_ABORT : meaning_of_silence(s));

@@ -156,7 +156,7 @@ static void served_by_child(void)
  * A server that answers and then forks, before its client's program comes to the first byte: the child takes the client's Confirm. The
  * parent serves every other connection, and so is attached to DMBs of the client's that come again; children live on when theirs are over.
  */
-static void forked_after_answer(void)
+static void fork_after_answer(int polls)
 {
 	enum { CONNECTIONS = 8 };
 	int listener = listen_any(), go[2], end[2], fd;
@@ -175,6 +175,8 @@ static void forked_after_answer(void)
 			wants(go[0], "go");
 			says(fd, "hello");
 			wants(fd, "reply");
+			if (polls)
+				check(usleep(20000) == 0 && is_readable(fd)); /* poll looks at TCP, too */
 			wants_end(fd);
 			check(close(fd) == 0);
 		}
@@ -213,6 +215,12 @@ static void forked_after_answer(void)
 		ended_well(children[i]);
 	check(close(fd) == 0 && close(listener) == 0);
 	check(close(go[0]) == 0 && close(go[1]) == 0 && close(end[0]) == 0 && close(end[1]) == 0);
+}
+
+static void forked_after_answer(void)
+{
+	for (int polls = 0; polls < 2; polls++)
+		fork_after_answer(polls);
 }
 
 /* The parent has served another one of the client's connections, which came and went, before the client's program comes to the first byte. */
