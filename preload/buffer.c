@@ -163,15 +163,6 @@ struct remote *remote_find(uint64_t token)
 	return r;
 }
 
-struct remote *remote_resting(const struct group *g)
-{
-	struct remote *r = remotes;
-
-	while (r != NULL && (r->group != g || r->in_use))
-		r = r->next;
-	return r;
-}
-
 bool remote_has_owner(const struct remote *r)
 {
 	struct stat st;
@@ -191,9 +182,26 @@ void remote_close(struct remote *r)
 	free(r);
 }
 
-bool remote_is_kept(const struct remote *r)
+/* In a child of fork: for handshakes that it may go on with. */
+static bool is_kept(const struct remote *r)
 {
 	return r->group != NULL && r->group->awaited > 0 && !r->of_child;
+}
+
+void remote_leave(struct remote *r)
+{
+	r->in_use = false;
+	if (!is_kept(r))
+		remote_close(r);
+}
+
+void remotes_close(const struct group *g)
+{
+	for (struct remote *r = remotes, *next; r != NULL; r = next) {
+		next = r->next;
+		if (r->group == g && !r->in_use)
+			remote_close(r);
+	}
 }
 
 void buffers_forget(void)
@@ -202,7 +210,7 @@ void buffers_forget(void)
 
 	for (struct remote *r = remotes, *next; r != NULL; r = next) {
 		next = r->next;
-		if (remote_is_kept(r)) {
+		if (is_kept(r)) {
 			r->in_use = false;
 			r->next = kept;
 			kept = r;

@@ -52,9 +52,11 @@ int remote_attach(struct device *d, uint64_t token, size_t size, struct remote *
 int remote_stand_in(size_t size, struct remote **made);
 /* One that stayed attached, or NULL. */
 struct remote *remote_find(uint64_t token);
-/* The next of all that is of a group and not in use, or NULL. */
-struct remote *remote_resting(const struct group *g);
 void remote_close(struct remote *r);
+/* Of a connection that is over, and whose group does not keep it for the next one. */
+void remote_leave(struct remote *r);
+/* Closes those of a group that are not in use. */
+void remotes_close(const struct group *g);
 /* Closes those of a group that are not in use and whose owner has let go of them. */
 void remotes_drop_lost(const struct group *g);
 /* Whether its owner is there still. */
@@ -62,7 +64,5 @@ bool remote_has_owner(const struct remote *r);
 
 /* A child of fork begins anew, without what only its parent keeps. Of groups that handshakes go on in it keeps what the parent is attached to. */
 void buffers_forget(void);
-/* Whether a child keeps it beside its connection. */
-bool remote_is_kept(const struct remote *r);
 
 #endif

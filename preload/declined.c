@@ -164,10 +164,12 @@ static bool refuse(struct sock *s, int fd)
 
 	(void)real()->poll(&in, 1, CLOSE_WAIT_MS);
 	n = message_next(fd, b, &h);
-	if (n == 0)
+	if (n == 0) {
 		(void)real()->shutdown(fd, SHUT_WR);
-	if (n <= 0 || h.type != CLC_PROPOSAL)
-		return n == 0 || n == -ENODATA || (n > 0 && h.type == CLC_DECLINE);
+		return true;
+	}
+	if (n < 0 || h.type != CLC_PROPOSAL)
+		return n == -ENODATA || (n > 0 && h.type == CLC_DECLINE);
 	if (message_take_decline(fd, &code) != 1 || code != CLOSES)
 		(void)message_send_decline(fd, CLOSES);
 	note_fallback(s, fd, CLOSES, 0);

@@ -164,9 +164,7 @@ void link_forked(void)
 			continue;
 		hidden_close(e->tcp);
 		buffer_close(e->link.own);
-		e->link.peer->in_use = false;
-		if (!remote_is_kept(e->link.peer))
-			remote_close(e->link.peer);
+		remote_leave(e->link.peer);
 		e->link.group->users--;
 	}
 	endings = NULL;

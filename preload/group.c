@@ -66,12 +66,10 @@ static void close_pool(struct group *g)
 
 static void group_free(struct group *g)
 {
-	struct remote *r;
-
 	unlink_group(g);
 	close_pool(g);
-	while (!g->inherited && (r = remote_resting(g)) != NULL)
-		remote_close(r);
+	if (!g->inherited)
+		remotes_close(g);
 	if (g->page != NULL)
 		page_put_locked(g->page);
 	if (g->peer_page != NULL)

@@ -125,21 +125,13 @@ static int ask(const struct sock *s, int fd)
 	return answer;
 }
 
-/* A server that has closed already answers a message by a reset, which the program would see. */
-static bool has_ended(int fd)
-{
-	struct pollfd end = { .fd = fd, .events = POLLRDHUP };
-
-	return real()->poll(&end, 1, 0) > 0;
-}
-
 void handshake_connected(struct sock *s, int fd)
 {
 	int answer = ask(s, fd);
 	bool promised = answer == SMCOPT_SMC || answer == SMCOPT_KERNEL;
 
 	s->shared->kernel = answer == SMCOPT_KERNEL;
-	if (promised && !has_ended(fd))
+	if (promised && !message_ended(fd)) /* else it would answer by a reset, which the program would see */
 		propose(s, fd);
 	else if (promised || answer == SMCOPT_PLAIN)
 		settle_plain(s, fd, SMC_DECL_PEERNOSMC, 0);
@@ -272,12 +264,9 @@ static void confirmed(struct sock *s, int fd, const unsigned char *b, size_t n)
 /* A client may have written, closed and exited before this side came to its Confirm. Over TCP that is no error. */
 static bool outlive(struct sock *s, int fd)
 {
-	struct pollfd tcp = { .fd = fd, .events = POLLRDHUP };
+	bool ended = message_ended(fd);
 	int err = -ENOENT;
-	bool ended;
 
-	(void)real()->poll(&tcp, 1, 0);
-	ended = tcp.revents & (POLLRDHUP | POLLHUP | POLLERR);
 	if (!ended && message_unread(fd) == 0 && now_ns() < s->shared->end_by)
 		return false;
 	if (ended)

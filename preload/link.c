@@ -37,15 +37,11 @@ void link_await(struct link *l)
 
 static void await_no_more(struct link *l)
 {
-	struct remote *r;
-
 	if (!l->awaited)
 		return;
 	l->awaited = false;
-	if (--l->group->awaited > 0)
-		return;
-	while ((r = remote_resting(l->group)) != NULL)
-		remote_close(r);
+	if (--l->group->awaited == 0)
+		remotes_close(l->group);
 }
 
 /* Groups that new connections do not find any more are the parent's, too; and of peers' DMBs only those of connections are in use. */
@@ -64,11 +60,12 @@ void link_finish(struct link *l, bool own, bool peers)
 	struct group *g = l->group;
 
 	if (l->peer != NULL) {
-		l->peer->in_use = false;
 		if (l->peer->stand_in)
 			own = peers = false;
-		if ((!peers || g == NULL || !group_usable(g)) && !remote_is_kept(l->peer))
-			remote_close(l->peer);
+		if (peers && g != NULL && group_usable(g))
+			l->peer->in_use = false;
+		else
+			remote_leave(l->peer);
 	}
 	if (l->own != NULL)
 		group_give_buffer(g, l->own, own);

@@ -29,10 +29,9 @@ static int take(int fd, unsigned char b[CLC_MAX], struct clc_header *h)
 /* A peer that closes in the middle of one leaves a part that stays. */
 int message_next(int fd, unsigned char b[CLC_MAX], struct clc_header *h)
 {
-	struct pollfd end = { .fd = fd, .events = POLLRDHUP };
 	int n = take(fd, b, h);
 
-	if (n == 0 && real()->poll(&end, 1, 0) > 0) {
+	if (n == 0 && message_ended(fd)) {
 		n = take(fd, b, h); /* the rest may have come before the end did */
 		return n == 0 ? -ECONNRESET : n;
 	}
@@ -55,6 +54,13 @@ int message_take_decline(int fd, uint32_t *code)
 	    clc_parse_decline(b, h.length, code, &out_of_sync) != 0)
 		return 0;
 	return real()->recv(fd, b, h.length, MSG_DONTWAIT) == h.length ? 1 : -EPROTO;
+}
+
+bool message_ended(int fd)
+{
+	struct pollfd end = { .fd = fd, .events = POLLRDHUP };
+
+	return real()->poll(&end, 1, 0) > 0 && (end.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
 }
 
 int message_unread(int fd)

@@ -14,6 +14,9 @@ int message_next(int fd, unsigned char b[CLC_MAX], struct clc_header *h);
 /* Takes a Decline if the very next bytes are one: 1; 0: they are something else; -EAGAIN: nothing; -ENODATA: the end; or another one. */
 int message_take_decline(int fd, uint32_t *code);
 
+/* Whether the peer has ended TCP; bytes can be there before the end. */
+bool message_ended(int fd);
+
 /* How many bytes are there. poll's POLLIN does not say: for a moment that is all it tells of a FIN that is just coming. */
 int message_unread(int fd);
 

@@ -17,6 +17,19 @@
 
 #include "check.h"
 
+/* A client's part of most connections here, and a server's. */
+static void asks(int fd)
+{
+	says(fd, "hello");
+	wants(fd, "reply");
+}
+
+static void replies(int fd)
+{
+	wants(fd, "hello");
+	says(fd, "reply");
+}
+
 /* ---- writes ---- */
 
 /* Two that both connect and write before they accept. */
@@ -33,8 +46,7 @@ static void both_write_first(void)
 
 			says(to, "hello");
 			from = accept_one(listener[i]);
-			wants(from, "hello");
-			says(from, "reply");
+			replies(from);
 			wants(to, "reply");
 			_exit(0);
 		}
@@ -119,196 +131,6 @@ static void server_speaks_first(void)
 	check(close(client) == 0 && close(server) == 0 && close(listener) == 0);
 }
 
-/* A thread that accepts, and answers in a child. The client is its parent's, in another thread. */
-static void *serve_by_child(void *listener)
-{
-	int fd = accept_one(*(int *)listener);
-	pid_t child = fork();
-
-	check(child >= 0);
-	if (child == 0) {
-		wants(fd, "hello");
-		says(fd, "reply");
-		_exit(0);
-	}
-	check(close(fd) == 0);
-	ended_well(child);
-	return NULL;
-}
-
-static void served_by_child(void)
-{
-	for (int i = 0; i < 10; i++) {
-		int listener = listen_any(), client;
-		pthread_t server;
-
-		check(pthread_create(&server, NULL, serve_by_child, &listener) == 0);
-		client = connect_to(listener);
-		check(usleep(i * 1000) == 0);
-		says(client, "hello");
-		wants(client, "reply");
-		wants_end(client);
-		check(pthread_join(server, NULL) == 0 && close(client) == 0 && close(listener) == 0);
-	}
-}
-
-/*
- * A server that answers and then forks, before its client's program comes to the first byte: the child takes the client's Confirm. The
- * parent serves every other connection, and so is attached to DMBs of the client's that come again; children live on when theirs are over.
- */
-static void fork_after_answer(int polls)
-{
-	enum { CONNECTIONS = 8 };
-	int listener = listen_any(), go[2], end[2], fd;
-	pid_t client, children[CONNECTIONS] = { 0 };
-
-	check(pipe(go) == 0 && pipe(end) == 0);
-	client = fork();
-	check(client >= 0);
-	if (client == 0) {
-		int first = connect_to(listener); /* its DMB is in use all the time */
-
-		says(first, "hello");
-		wants(first, "reply");
-		for (int i = 0; i < CONNECTIONS; i++) {
-			fd = connect_to(listener);
-			wants(go[0], "go");
-			says(fd, "hello");
-			wants(fd, "reply");
-			if (polls) { /* which looks at TCP, too, whose end may be a little later */
-				struct pollfd in = { .fd = fd, .events = POLLIN };
-
-				check(poll(&in, 1, -1) == 1 && usleep(20000) == 0 && is_readable(fd));
-			}
-			wants_end(fd);
-			check(close(fd) == 0);
-		}
-		_exit(0);
-	}
-	fd = accept_one(listener);
-	wants(fd, "hello");
-	says(fd, "reply");
-	for (int i = 0; i < CONNECTIONS; i++) {
-		int served = accept_one(listener);
-
-		check(usleep(50000) == 0); /* the client's connect waits no longer */
-		check(!is_readable(served));
-		children[i] = i % 2 == 0 ? fork() : 0;
-		check(children[i] >= 0);
-		if (i % 2 == 0 && children[i] == 0) {
-			check(close(end[1]) == 0); /* it ends with its parent */
-			wants(served, "hello");
-			says(served, "reply");
-			check(close(served) == 0);
-			wants(end[0], "end");
-			_exit(0);
-		}
-		says(go[1], "go");
-		if (i % 2 != 0) {
-			wants(served, "hello");
-			says(served, "reply");
-		}
-		check(close(served) == 0);
-	}
-	ended_well(client);
-	wants_end(fd);
-	for (int i = 0; i < CONNECTIONS; i += 2)
-		says(end[1], "end");
-	for (int i = 0; i < CONNECTIONS; i += 2)
-		ended_well(children[i]);
-	check(close(fd) == 0 && close(listener) == 0);
-	check(close(go[0]) == 0 && close(go[1]) == 0 && close(end[0]) == 0 && close(end[1]) == 0);
-}
-
-static void forked_after_answer(void)
-{
-	for (int polls = 0; polls < 2; polls++)
-		fork_after_answer(polls);
-}
-
-/* The parent has served another one of the client's connections, which came and went, before the client's program comes to the first byte. */
-static void forked_before_others(void)
-{
-	int listener = listen_any(), go[2], first, served, fd;
-	pid_t client, child;
-
-	check(pipe(go) == 0);
-	client = fork();
-	check(client >= 0);
-	if (client == 0) {
-		int late;
-
-		first = connect_to(listener);
-		says(first, "hello");
-		wants(first, "reply");
-		late = connect_to(listener);
-		wants(go[0], "go");
-		fd = connect_to(listener);
-		says(fd, "hello");
-		wants(fd, "reply");
-		wants_end(fd);
-		check(close(fd) == 0 && usleep(20000) == 0);
-		says(late, "hello");
-		wants(late, "reply");
-		_exit(0);
-	}
-	first = accept_one(listener);
-	wants(first, "hello");
-	says(first, "reply");
-	fd = accept_one(listener);
-	check(usleep(50000) == 0); /* the client's connect waits no longer */
-	check(!is_readable(fd));
-	child = fork();
-	check(child >= 0);
-	if (child == 0) {
-		wants(fd, "hello");
-		says(fd, "reply");
-		_exit(0);
-	}
-	says(go[1], "go");
-	served = accept_one(listener);
-	wants(served, "hello");
-	says(served, "reply");
-	check(close(served) == 0);
-	ended_well(child);
-	ended_well(client);
-	wants_end(first);
-	check(close(first) == 0 && close(fd) == 0 && close(listener) == 0 && close(go[0]) == 0 && close(go[1]) == 0);
-}
-
-/* A child answers; its parent, which has the connection, too, forks again and waits, when the client's last message of the handshake is there. */
-static void answered_by_child(void)
-{
-	int listener = listen_any(), told[2], go[2], fd;
-	pid_t client = start_client(listener), child, other;
-
-	check(pipe(told) == 0 && pipe(go) == 0);
-	fd = accept_one(listener);
-	child = fork();
-	check(child >= 0);
-	if (child == 0) {
-		check(close(go[1]) == 0 && usleep(10000) == 0);
-		(void)is_readable(fd);
-		says(told[1], "told");
-		wants(go[0], "go");
-		wants(fd, "hello");
-		says(fd, "hello");
-		_exit(0);
-	}
-	wants(told[0], "told");
-	check(usleep(10000) == 0);
-	other = fork();
-	check(other >= 0);
-	if (other == 0)
-		_exit(0);
-	ended_well(other);
-	says(go[1], "go");
-	ended_well(child);
-	check(close(fd) == 0);
-	ended_well(client);
-	check(close(listener) == 0 && close(told[0]) == 0 && close(told[1]) == 0 && close(go[0]) == 0 && close(go[1]) == 0);
-}
-
 /* ---- without waiting ---- */
 
 static int connect_without_waiting(int listener)
@@ -380,8 +202,7 @@ static void writable_is_written(void)
 			check(getsockopt(client, SOL_SOCKET, SO_ERROR, &error, &size) == 0 && error == 0);
 		says(client, "hello");
 		server = accept_one(listener);
-		wants(server, "hello");
-		says(server, "reply");
+		replies(server);
 		set_nonblocking(client, 0);
 		wants(client, "reply");
 		check(close(client) == 0 && close(server) == 0 && close(listener) == 0);
@@ -409,6 +230,189 @@ static void write_without_waiting(void)
 
 /* ---- other processes ---- */
 
+/* A thread that accepts, and answers in a child. The client is its parent's, in another thread. */
+static void *serve_by_child(void *listener)
+{
+	int fd = accept_one(*(int *)listener);
+	pid_t child = fork();
+
+	check(child >= 0);
+	if (child == 0) {
+		replies(fd);
+		_exit(0);
+	}
+	check(close(fd) == 0);
+	ended_well(child);
+	return NULL;
+}
+
+static void served_by_child(void)
+{
+	for (int i = 0; i < 10; i++) {
+		int listener = listen_any(), client;
+		pthread_t server;
+
+		check(pthread_create(&server, NULL, serve_by_child, &listener) == 0);
+		client = connect_to(listener);
+		check(usleep(i * 1000) == 0);
+		asks(client);
+		wants_end(client);
+		check(pthread_join(server, NULL) == 0 && close(client) == 0 && close(listener) == 0);
+	}
+}
+
+/* To look is to answer. The client has not written. */
+static void answers(int fd)
+{
+	check(usleep(50000) == 0); /* the client's connect waits no longer */
+	check(!is_readable(fd));
+}
+
+/*
+ * A server that answers and then forks, before its client's program comes to the first byte: the child takes the client's Confirm. The
+ * parent serves every other connection, and so is attached to DMBs of the client's that come again; children live on when theirs are over.
+ */
+static void fork_after_answer(int polls)
+{
+	enum { CONNECTIONS = 8 };
+	int listener = listen_any(), go[2], end[2], fd;
+	pid_t client, children[CONNECTIONS];
+
+	check(pipe(go) == 0 && pipe(end) == 0);
+	client = fork();
+	check(client >= 0);
+	if (client == 0) {
+		int first = connect_to(listener); /* its DMB is in use all the time */
+
+		asks(first);
+		for (int i = 0; i < CONNECTIONS; i++) {
+			fd = connect_to(listener);
+			wants(go[0], "go");
+			asks(fd);
+			if (polls) { /* which looks at TCP, too, whose end may be a little later */
+				struct pollfd in = { .fd = fd, .events = POLLIN };
+
+				check(poll(&in, 1, -1) == 1 && usleep(20000) == 0 && is_readable(fd));
+			}
+			wants_end(fd);
+			check(close(fd) == 0);
+		}
+		_exit(0);
+	}
+	fd = accept_one(listener);
+	replies(fd);
+	for (int i = 0; i < CONNECTIONS; i++) {
+		int served = accept_one(listener);
+
+		answers(served);
+		if (i % 2 == 0) {
+			children[i] = fork();
+			check(children[i] >= 0);
+		}
+		if (i % 2 == 0 && children[i] == 0) {
+			check(close(end[1]) == 0); /* it ends with its parent */
+			replies(served);
+			check(close(served) == 0);
+			wants(end[0], "end");
+			_exit(0);
+		}
+		says(go[1], "go");
+		if (i % 2 != 0)
+			replies(served);
+		check(close(served) == 0);
+	}
+	ended_well(client);
+	wants_end(fd);
+	for (int i = 0; i < CONNECTIONS; i += 2)
+		says(end[1], "end");
+	for (int i = 0; i < CONNECTIONS; i += 2)
+		ended_well(children[i]);
+	check(close(fd) == 0 && close(listener) == 0);
+	check(close(go[0]) == 0 && close(go[1]) == 0 && close(end[0]) == 0 && close(end[1]) == 0);
+}
+
+static void forked_after_answer(void)
+{
+	for (int polls = 0; polls < 2; polls++)
+		fork_after_answer(polls);
+}
+
+/* The parent has served another one of the client's connections, which came and went, before the client's program comes to the first byte. */
+static void forked_before_others(void)
+{
+	int listener = listen_any(), go[2], first, served, fd;
+	pid_t client, child;
+
+	check(pipe(go) == 0);
+	client = fork();
+	check(client >= 0);
+	if (client == 0) {
+		int late;
+
+		first = connect_to(listener);
+		asks(first);
+		late = connect_to(listener);
+		wants(go[0], "go");
+		fd = connect_to(listener);
+		asks(fd);
+		wants_end(fd);
+		check(close(fd) == 0 && usleep(20000) == 0);
+		asks(late);
+		_exit(0);
+	}
+	first = accept_one(listener);
+	replies(first);
+	fd = accept_one(listener);
+	answers(fd);
+	child = fork();
+	check(child >= 0);
+	if (child == 0) {
+		replies(fd);
+		_exit(0);
+	}
+	says(go[1], "go");
+	served = accept_one(listener);
+	replies(served);
+	check(close(served) == 0);
+	ended_well(child);
+	ended_well(client);
+	wants_end(first);
+	check(close(first) == 0 && close(fd) == 0 && close(listener) == 0 && close(go[0]) == 0 && close(go[1]) == 0);
+}
+
+/* A child answers; its parent, which has the connection, too, forks again and waits, when the client's last message of the handshake is there. */
+static void answered_by_child(void)
+{
+	int listener = listen_any(), told[2], go[2], fd;
+	pid_t client = start_client(listener), child, other;
+
+	check(pipe(told) == 0 && pipe(go) == 0);
+	fd = accept_one(listener);
+	child = fork();
+	check(child >= 0);
+	if (child == 0) {
+		check(close(go[1]) == 0 && usleep(10000) == 0);
+		(void)is_readable(fd);
+		says(told[1], "told");
+		wants(go[0], "go");
+		wants(fd, "hello");
+		says(fd, "hello");
+		_exit(0);
+	}
+	wants(told[0], "told");
+	check(usleep(10000) == 0);
+	other = fork();
+	check(other >= 0);
+	if (other == 0)
+		_exit(0);
+	ended_well(other);
+	says(go[1], "go");
+	ended_well(child);
+	check(close(fd) == 0);
+	ended_well(client);
+	check(close(listener) == 0 && close(told[0]) == 0 && close(told[1]) == 0 && close(go[0]) == 0 && close(go[1]) == 0);
+}
+
 /* A child has the socket, too, before it is a connection, and is alone with it in the end. */
 static void forked_before_connect(void)
 {
@@ -420,8 +424,7 @@ static void forked_before_connect(void)
 	check(child >= 0);
 	if (child == 0) {
 		wants(start[0], "go");
-		says(fd, "hello");
-		wants(fd, "reply");
+		asks(fd);
 		_exit(0);
 	}
 	check(connect_socket(fd, listener) == 0);
@@ -430,8 +433,7 @@ static void forked_before_connect(void)
 	wants(server, "first");
 	check(close(fd) == 0);
 	says(start[1], "go");
-	wants(server, "hello");
-	says(server, "reply");
+	replies(server);
 	ended_well(child);
 	wants_end(server);
 	check(close(server) == 0 && close(listener) == 0 && close(start[0]) == 0 && close(start[1]) == 0);
@@ -444,8 +446,7 @@ static void write_once(void)
 
 	check(send(client, "hello", 5, MSG_DONTWAIT) == 5);
 	server = accept_one(listener);
-	wants(server, "hello");
-	says(server, "reply");
+	replies(server);
 	wants(client, "reply");
 	check(close(client) == 0 && close(server) == 0 && close(listener) == 0);
 }
@@ -456,14 +457,14 @@ void test_early(void)
 	RUN(write_before_accept);
 	RUN(half_close_before_accept);
 	RUN(server_speaks_first);
+	RUN(writable_is_written);
+	RUN(write_without_waiting);
 	RUN(served_by_child);
 	RUN(forked_after_answer);
 	RUN(forked_before_others);
 	RUN(answered_by_child);
-	RUN(writable_is_written);
-	RUN(write_without_waiting);
-	RUN(write_once);
 	RUN(forked_before_connect);
+	RUN(write_once);
 }
 
 /* Longer than a server waits that answers in the background: the client's program has other things to do. */
@@ -476,14 +477,12 @@ void test_late(void)
 	if (client == 0) {
 		fd = connect_to(listener);
 		sleep(7);
-		says(fd, "hello");
-		wants(fd, "reply");
+		asks(fd);
 		_exit(0);
 	}
 	check(usleep(100000) == 0); /* the client's connect waits no longer */
 	fd = accept_one(listener);
-	wants(fd, "hello");
-	says(fd, "reply");
+	replies(fd);
 	ended_well(client);
 	check(close(fd) == 0 && close(listener) == 0);
 }
